@@ -1,0 +1,1 @@
+"""mqmail: one queue that speaks one protocol."""

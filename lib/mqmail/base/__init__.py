@@ -1,0 +1,1 @@
+"""The machine: failures, program start, logging, files, sockets. Knows nothing of mail."""

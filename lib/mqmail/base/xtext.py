@@ -1,0 +1,65 @@
+"""xtext (RFC 3461 section 4), the one escape for foreign text in records, logs and our protocol.
+
+Everything outside ``!`` to ``~`` becomes ``+`` and two upper-case hex digits per byte, and so do
+``+`` and ``=``. Printable characters above 127 stay, so that a person can read them; anything
+that is not printable (controls, separators, lone surrogates) is escaped byte by byte.
+"""
+
+from __future__ import annotations
+
+_SAFE = frozenset(chr(c) for c in range(33, 127) if chr(c) not in "+=")
+_HEX = "0123456789ABCDEF"
+
+
+def encode(text: str) -> str:
+    """Return *text* with no space, control character, ``+`` or ``=`` in it."""
+    if _SAFE.issuperset(text):
+        return text
+    return "".join([c if c in _SAFE or (c > "\x7f" and c.isprintable()) else _escape(c)
+                    for c in text])
+
+
+def _escape(char: str) -> str:
+    return "".join([f"+{byte:02X}" for byte in char.encode("utf-8", "surrogateescape")])
+
+
+def decode(text: str) -> str:
+    """Undo encode(). Raises ValueError when ``+`` is not followed by two upper-case hex digits
+    or when a character stands there that should have been escaped."""
+    if _SAFE.issuperset(text):
+        return text
+    first, *rest = text.split("+")
+    raw = [_plain(first)]
+    for piece in rest:
+        if len(piece) < 2 or piece[0] not in _HEX or piece[1] not in _HEX:
+            raise ValueError(f"bad xtext: +{piece[:2]!a}")
+        raw.append(bytes((int(piece[:2], 16),)))
+        raw.append(_plain(piece[2:]))
+    return b"".join(raw).decode("utf-8", "surrogateescape")
+
+
+def _plain(piece: str) -> bytes:
+    for char in piece:
+        if char not in _SAFE and not (char > "\x7f" and char.isprintable()):
+            raise ValueError(f"bad xtext: {char!a}")
+    return piece.encode("utf-8", "surrogateescape")
+
+
+def facts(pairs: dict[str, object]) -> str:
+    """``{"host": "mx", "n": 3}`` as ``host=mx n=3``; None and empty values are left out."""
+    return " ".join([f"{name}={encode(str(value))}" for name, value in pairs.items()
+                     if value is not None and value != ""])
+
+
+def parse_facts(words: list[str]) -> dict[str, str]:
+    """The words of a line back to a dictionary. Raises ValueError on a word without ``=``, an odd
+    name, bad xtext, or a name given twice."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier() or not name.isascii():
+            raise ValueError(f"not name=value: {word[:40]!a}")
+        if name in found:
+            raise ValueError(f"{name} given twice")
+        found[name] = decode(text)
+    return found

@@ -1,0 +1,1 @@
+"""Control files: one table of all of them, and the reader."""

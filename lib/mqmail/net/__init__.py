@@ -1,0 +1,1 @@
+"""Shells: they move bytes between sockets and the protocol core."""

@@ -1,0 +1,1 @@
+"""Our files: ids, records and the queue directories."""

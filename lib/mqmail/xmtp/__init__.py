@@ -1,0 +1,1 @@
+"""The protocol core: SMTP, LMTP and XMQ, server and client, without I/O."""
