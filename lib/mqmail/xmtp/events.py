@@ -1,0 +1,118 @@
+"""What a server core tells its application. Every event that wants a reply says so.
+
+The application answers with ``server.answer(event, reply)``; reply None is the usual positive one.
+"""
+
+from __future__ import annotations
+
+from mqmail.base.value import value
+
+
+@value
+class Hello:
+    """HELO, EHLO or LHLO. Wants a reply (None: the core's own, with the extensions)."""
+
+    verb: str
+    name: str
+
+
+@value
+class Mail:
+    """MAIL. Wants a reply. *sender* is "" for ``<>``; *size* -1 when not declared; *ret* ""
+    or "full"/"hdrs"; *envid* decoded; *xid*, *xvia*, *xconn* only from XMQ callers."""
+
+    sender: str
+    size: int = -1
+    eightbit: bool = False
+    utf8: bool = False
+    ret: str = ""
+    envid: str = ""
+    auth: str = ""
+    xid: str = ""
+    xvia: str = ""
+    xconn: int = 0
+
+
+@value
+class Rcpt:
+    """RCPT. Wants a reply; several may be asked before the first is answered (PIPELINING).
+    *notify* holds "never" or any of "success", "failure", "delay"; *orcpt* is "type;address",
+    decoded. *x* holds XSTATUS, XSAID, XHOST, XACTION of an XMQ caller, lower-case names without x."""
+
+    address: str
+    destination: str = ""
+    notify: tuple[str, ...] = ()
+    orcpt: str = ""
+    x: tuple[tuple[str, str], ...] = ()
+    number: int = 0
+
+
+@value
+class Data:
+    """The body is about to come, by DATA or by a first BDAT. Wants a reply (None: go on)."""
+
+    chunked: bool = False
+
+
+@value
+class Body:
+    """Octets of the body, dots removed. Wants no reply."""
+
+    data: bytes
+
+
+@value
+class BodyFile:
+    """XFD: the whole body as an open descriptor, now the application's to close. Wants a reply as
+    BodyEnd does."""
+
+    fd: int
+    size: int
+
+
+@value
+class BodyEnd:
+    """The body is complete. Wants a reply: one for SMTP, one for each accepted recipient for LMTP
+    (``server.answer_recipient``)."""
+
+    size: int
+
+
+@value
+class BodyFailed:
+    """The body cannot be taken (*reply* says why); what was kept of it is to be dropped. The core
+    swallows the rest and answers by itself. Wants no reply."""
+
+    why: str
+
+
+@value
+class Reset:
+    """The transaction is over without a message (RSET, EHLO, STARTTLS). Wants no reply."""
+
+
+@value
+class Verify:
+    """VRFY. Wants a reply (None: 252)."""
+
+    argument: str
+
+
+@value
+class StartTls:
+    """STARTTLS. Wants a reply (None: 220). After it is sent the shell makes the TLS session and
+    calls ``server.tls_started()``; nothing that came before is left in the core."""
+
+
+@value
+class Auth:
+    """AUTH, or the client's line after a 334. Wants a reply: 334 to ask on, 235, or an error."""
+
+    mechanism: str
+    line: str
+    first: bool
+
+
+@value
+class Quit:
+    """QUIT; the core has answered. The shell closes once all is written."""
