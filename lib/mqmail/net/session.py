@@ -1,0 +1,152 @@
+"""A client's session over a stream: connect once, carry out transactions. Runs under both shells.
+
+``Session.open`` greets; ``run`` carries out one transaction, ``ask`` many at once (mode ASK).
+Every wait has a deadline. A session that broke says so in ``broken``; recipients without a verdict
+then have none (None in ``transaction.verdicts``), which always means: try again later.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mqmail.net.expired import Expired
+from mqmail.xmtp.client import Broken, Client, End, Go, Ready, Verdict
+from mqmail.xmtp.reply import Reply
+from mqmail.xmtp.text import BadText
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from mqmail.net.blocking import BlockingStream
+    from mqmail.net.stream import Stream
+    from mqmail.xmtp.client import Transaction
+
+PIECE = 65536
+
+
+class Session:
+    """*kind* smtp or lmtp, *name* for EHLO, *timeout* seconds for each wait."""
+
+    def __init__(self, stream: Stream | BlockingStream, kind: str, name: str, timeout: float) -> None:
+        self.stream = stream
+        self.client = Client(kind, name, most_lines=10000)
+        self.timeout = timeout
+        self.broken = ""                    # why, once it is
+        self.refusal: Reply | None = None   # the reply that broke it, if one did
+        self.used = 0
+
+    @property
+    def features(self) -> dict[str, str]:
+        """What EHLO or LHLO offered."""
+        return self.client.features
+
+    async def open(self) -> bool:
+        """Wait for the greeting and say EHLO or LHLO. False: ``broken`` says why."""
+        while not self.broken:
+            for event in await self._turn():
+                if type(event) is Ready:
+                    return True
+                self._note(event)
+        return False
+
+    async def run(self, transaction: Transaction, fd: int = -1, size: int = 0,
+                  pieces: Iterable[bytes] | None = None,
+                  verdict: Callable[[int], None] | None = None) -> None:
+        """Carry out one transaction. The body: *fd* goes as a descriptor in mode FILE, else is read
+        with pread from 0 to *size*; or *pieces*. *verdict* is called as each verdict comes."""
+        self.used += 1
+        self.client.begin(transaction, fd, size)
+        events = self.client.events()
+        while not self.broken:
+            for event in events:
+                kind = type(event)
+                if kind is Verdict:
+                    if verdict is not None:
+                        verdict(event.number)
+                elif kind is End:
+                    return
+                elif kind is Go:
+                    await self._body(transaction, file_pieces(fd, size) if pieces is None else pieces)
+                else:
+                    self._note(event)
+            if not self.broken:
+                events = await self._turn()
+
+    async def ask(self, transactions: Sequence[Transaction]) -> None:
+        """Carry out several ASK transactions in one burst."""
+        self.used += 1
+        for transaction in transactions:
+            self.client.begin(transaction)
+        left = len(transactions)
+        while left and not self.broken:
+            for event in await self._turn():
+                if type(event) is End:
+                    left -= 1
+                self._note(event)
+
+    async def probe(self) -> bool:
+        """RSET: whether the session still lives."""
+        self.client.reset()
+        while not self.broken and not self.client.idle:
+            for event in await self._turn():
+                self._note(event)
+        return not self.broken
+
+    def close(self) -> None:
+        """Say QUIT without waiting for the answer, and close."""
+        if not self.broken and self.client.ready:
+            self.client.quit()
+            self.stream.write(*self.client.take_output())
+        self.broken = self.broken or "closed"
+        self.stream.close()
+
+    async def _turn(self) -> list[object]:
+        """Write what is to be written, read once, return what it means."""
+        out, fds = self.client.take_output()
+        if out:
+            self.stream.write(out, fds)
+        self.stream.expire_after(self.timeout)
+        try:
+            data = await self.stream.read()
+        except Expired:
+            return [Broken(f"no answer within {self.timeout:g} s")]
+        for fd in self.stream.take_fds():
+            os.close(fd)        # a service has no business sending us any
+        return self.client.feed(data)
+
+    def _note(self, event: object) -> None:
+        if type(event) is Broken:
+            self.broken = event.why or "closed"
+            self.refusal = event.reply
+            self.stream.close()
+
+    async def _body(self, transaction: Transaction, pieces: Iterable[bytes]) -> None:
+        """Hand the body over, a piece at a time, no faster than the peer takes it."""
+        self.stream.expire_after(self.timeout)
+        held = b""
+        try:
+            for piece in pieces:
+                if held:
+                    self.client.body(transaction, held)
+                    self.stream.write(*self.client.take_output())
+                    await self.stream.drain()
+                    self.stream.expire_after(self.timeout)
+                held = piece
+            self.client.body(transaction, held, last=True)
+            self.stream.write(*self.client.take_output())
+        except BadText as error:
+            self._note(Broken(str(error), Reply(550, (str(error),), "5.6.11")))
+        except Expired:
+            self._note(Broken(f"the body was not taken within {self.timeout:g} s"))
+
+
+def file_pieces(fd: int, size: int) -> Iterable[bytes]:
+    """The body in pieces, read by position: the descriptor may be shared."""
+    offset = 0
+    while offset < size:
+        piece = os.pread(fd, min(PIECE, size - offset), offset)
+        if not piece:
+            raise OSError(5, "the body is shorter than its record says")
+        offset += len(piece)
+        yield piece

@@ -1,0 +1,240 @@
+"""A connection under the event loop: ``await read()``, ``write()``, deadlines, descriptors.
+
+One class for TCP and Unix sockets. Reading stops by itself when nobody awaits octets, so a slow
+consumer stops its producer; what is written is bounded by awaiting ``drain()``. The read wakes the
+coroutine in the socket's own callback (base/waiter.py): no task, no trip through the loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from _socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, SO_ERROR, SOCK_CLOEXEC, SOCK_STREAM
+from _socket import SOL_SOCKET, TCP_NODELAY, socket
+
+from mqmail.base import unix
+from mqmail.base.waiter import Waiter
+from mqmail.net.expired import Expired
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+
+READ_SIZE = 65536
+MOST_UNSENT = 262144
+_AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+
+
+class Stream:
+    """A connected non-blocking socket in *loop*. ``read`` gives b"" at the end or on an error."""
+
+    __slots__ = ("_deadlines", "_drained", "_fd", "_fds", "_loop", "_out", "_out_fds", "_paused", "_unsent",
+                 "_waiter", "closed", "expires", "sock", "unix")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket, deadlines: Deadlines) -> None:
+        self._loop = loop
+        self.sock = sock
+        self.unix = sock.family == AF_UNIX
+        self._fd = sock.fileno()
+        self._fds: list[int] = []
+        self._waiter: Waiter | None = None
+        self._drained: Waiter | None = None
+        self._out: list[bytes] = []
+        self._out_fds: tuple[int, ...] = ()
+        self._unsent = 0
+        self._paused = True
+        self._deadlines = deadlines
+        self.closed = False
+        self.expires = 0.0
+        deadlines.streams.add(self)
+
+    # --- reading ---
+
+    async def read(self) -> bytes:
+        """The next octets; b"" when the peer has closed or broken. Raises Expired at the deadline."""
+        if self.closed:
+            return b""
+        waiter = self._waiter = Waiter()
+        if self._paused:
+            self._paused = False
+            self._loop.add_reader(self._fd, self._readable)
+        return await waiter  # type: ignore[no-any-return]
+
+    def _readable(self) -> None:
+        waiter = self._waiter
+        if waiter is None:
+            self._paused = True
+            self._loop.remove_reader(self._fd)
+            return
+        try:
+            if self.unix:
+                data, fds = unix.receive(self.sock, READ_SIZE)
+                self._fds += fds
+            else:
+                data = self.sock.recv(READ_SIZE)
+        except OSError as error:
+            if error.errno in _AGAIN:
+                return
+            data = b""
+        self._waiter = None
+        waiter.set(data)
+
+    def take_fds(self) -> list[int]:
+        """Descriptors that came with what was read; the caller owns them."""
+        fds, self._fds = self._fds, []
+        return fds
+
+    def expire_after(self, seconds: float) -> None:
+        """From now, a read or drain that waits longer than this raises Expired (checked once a
+        second). 0: wait for ever."""
+        self.expires = self._loop.time() + seconds if seconds else 0.0
+
+    def expire(self) -> None:
+        """The deadline has passed: wake whoever waits."""
+        self.expires = 0.0
+        for waiter in (self._waiter, self._drained):
+            if waiter is not None:
+                waiter.fail(Expired())
+
+    # --- writing ---
+
+    def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
+        """Send now what the kernel takes, keep the rest. *fds* ride on the first octet; they are
+        duplicated if they have to wait."""
+        if self.closed or not data:
+            return
+        if not self._out:
+            try:
+                sent = unix.send(self.sock, data, fds)
+            except OSError as error:
+                if error.errno not in _AGAIN:
+                    return self._lost()
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+            fds = () if sent else fds
+            self._loop.add_writer(self._fd, self._writable)
+        if fds:
+            self._keep_fds(fds)
+        self._out.append(data)
+        self._unsent += len(data)
+
+    def _keep_fds(self, fds: tuple[int, ...]) -> None:
+        """Descriptors that wait go with the first octets that leave: XFD's server only wants them
+        no later than its command."""
+        self._out_fds += tuple([os.dup(fd) for fd in fds])
+
+    def _writable(self) -> None:
+        data = b"".join(self._out) if len(self._out) > 1 else self._out[0]
+        try:
+            sent = unix.send(self.sock, data[:MOST_UNSENT], self._out_fds)
+        except OSError as error:
+            if error.errno not in _AGAIN:
+                self._lost()
+            return
+        self._close_out_fds()
+        self._unsent -= sent
+        self._out = [data[sent:]] if sent < len(data) else []
+        if not self._out:
+            self._loop.remove_writer(self._fd)
+        if self._unsent < MOST_UNSENT // 2 and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.set()
+
+    def _close_out_fds(self) -> None:
+        for fd in self._out_fds:
+            os.close(fd)
+        self._out_fds = ()
+
+    async def drain(self) -> None:
+        """Wait until little is left to send. Raises Expired at the deadline."""
+        if self._unsent >= MOST_UNSENT and not self.closed:
+            self._drained = Waiter()
+            await self._drained
+
+    def _lost(self) -> None:
+        """The peer is gone: nothing more can be sent; a reader learns it by b""."""
+        if self._out:
+            self._loop.remove_writer(self._fd)
+        self._out, self._unsent = [], 0
+        self._close_out_fds()
+        if self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.set()
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """Close now; what the kernel has not taken is lost. Whoever reads gets b""."""
+        if self.closed:
+            return
+        self.closed = True
+        self._deadlines.streams.discard(self)
+        self._loop.remove_reader(self._fd)
+        self._lost()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+        self.sock.close()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.set(b"")
+
+
+class Deadlines:
+    """All streams of a process and the one timer that looks at their deadlines."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.streams: set[Stream] = set()
+        self._tick()
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        for stream in [s for s in self.streams if 0.0 < s.expires < now]:
+            stream.expire()
+        self._loop.call_later(1.0, self._tick)
+
+
+async def connect_unix(loop: asyncio.AbstractEventLoop, deadlines: Deadlines, path: str) -> Stream:
+    """A Stream to the Unix socket *path*; OSError with the path when nobody listens or the
+    listener's queue is full."""
+    sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    sock.setblocking(False)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, error.strerror or str(error), path) from None
+    return Stream(loop, sock, deadlines)
+
+
+async def connect_tcp(loop: asyncio.AbstractEventLoop, deadlines: Deadlines, ip: str, port: int,
+                      timeout: float) -> Stream:
+    """A Stream to *ip*:*port*; OSError when it cannot be reached, Expired after *timeout* s."""
+    sock = socket(AF_INET6 if ":" in ip else AF_INET, SOCK_STREAM | SOCK_CLOEXEC)
+    sock.setblocking(False)
+    stream = None
+    try:
+        sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        try:
+            sock.connect((ip, port))
+        except BlockingIOError:
+            pass
+        stream = Stream(loop, sock, deadlines)
+        stream.expire_after(timeout)
+        stream._drained = waiter = Waiter()
+        loop.add_writer(sock.fileno(), waiter.set)
+        try:
+            await waiter
+        finally:
+            stream._drained = None
+            loop.remove_writer(sock.fileno())
+        failed = sock.getsockopt(SOL_SOCKET, SO_ERROR)
+        if failed:
+            raise OSError(failed, os.strerror(failed), f"{ip}:{port}")
+    except BaseException:
+        stream.close() if stream is not None else sock.close()
+        raise
+    return stream
