@@ -28,9 +28,9 @@ def test_any_values_make_a_report_of_three_parts(about):
     assert sum(line.startswith(b"--") for line in lines) == 4
     whole.decode("utf-8")
     assert about.utf8 or not (about.to + about.sender).isascii() or whole.isascii()
-    status = whole.split(f"--=_mqmail.{SEED}\r\n".encode())[2]
+    status = whole.split(f"\r\n--=_mqmail.{SEED}\r\n".encode())[2]
     assert status.count(b"\r\nFinal-Recipient: ") == len(about.recipients)
-    assert status.count(b"\r\n\r\n") == len(about.recipients) + 2
+    assert status.count(b"\r\n\r\n") == len(about.recipients) + 1
     assert status.count(b"\r\nAction: ") == len(about.recipients)
 
 
