@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import time
 
-from mqmail.base.failure import Temporary, Usage
+from mqmail.base.failure import Usage
 from mqmail.control import reader
-from mqmail.mail import address, header
+from mqmail.mail import address, header, mailboxes
 from mqmail.mail.complete import Completed, Settings, complete
 from mqmail.mail.crlf import Body
 from mqmail.mail.mailboxes import Hosts
@@ -118,6 +118,55 @@ class Input:
             yield piece
 
 
-@value_like
-class Message:
-    pass
+def prepare(source: Input, known: Settings) -> tuple[Completed, Iterator[bytes]]:
+    """Read the header. Returns (header, sender and recipients; all of the message in the form the queue
+    wants it, read as it is asked for). Raises Permanent as header.read and complete do."""
+    fields, first = header.read(source.readline)
+    done = complete(fields, known)
+    return done, _message(done.header, first, source)
+
+
+def _message(top: bytes, first: bytes, source: Input) -> Iterator[bytes]:
+    yield top + b"\r\n"
+    body = Body()
+    yield body.feed(first)
+    for piece in source.pieces():
+        yield body.feed(piece)
+    yield body.end()
+
+
+def queue(home: str, done: Completed, pieces: Iterator[bytes], *, ret: str = "", envid: str = "",
+          notify: str = "") -> str:
+    """Give the message to mq-queue; returns its queue id. Raises Temporary or Permanent.
+
+    Whether it has 8-bit text is looked up if it is small, and supposed if it is large. SMTPUTF8
+    is asked for when an address of the envelope needs it; a header in UTF-8 alone just travels.
+    """
+    from mqmail.net.submit import submit
+    head, size = [], 0
+    for piece in pieces:
+        head.append(piece)
+        size += len(piece)
+        if size > LOOKED_AT:
+            break
+    utf8 = any(address.needs_utf8(one) for one in (done.sender, *done.recipients))
+    eightbit = size > LOOKED_AT or not all(piece.isascii() for piece in head)
+    return submit(home, done.sender, list(done.recipients), _both(head, pieces), ret=ret, envid=envid,
+                  notify=notify, eightbit=eightbit, utf8=utf8)
+
+
+def _both(head: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in head:
+        if piece:
+            yield piece
+    for piece in rest:
+        if piece:
+            yield piece
+
+
+def one_address(what: str, text: str, hosts: Hosts) -> str:
+    """The address of an option; raises Usage, which names *what* it was for."""
+    try:
+        return mailboxes.one(text, hosts)
+    except ValueError as error:
+        raise Usage(f"{what} {text[:200]!a}: {error}") from None

@@ -1,0 +1,206 @@
+"""What all daemons do alike: the command line, the home, the loop, signals, worker processes.
+
+A daemon's main is: ``home, ready = arguments(__doc__, argv)``, ``enter(home)``, read control files,
+make sockets, then ``run_loop`` in one process or ``supervise`` several workers forked from it.
+TERM and INT stop it cleanly, HUP re-reads control files (all or nothing).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+
+from mqmail.base import log, program
+from mqmail.base.failure import Failure, Temporary, Usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+HOME = "/var/mqmail"
+GRACE = 20.0            # seconds a worker has to end after TERM
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+
+
+def arguments(usage: str, argv: list[str]) -> tuple[str, int | None, dict[str, object]]:
+    """(home, ready descriptor or None, docopt's dictionary) of a daemon whose docopt text has
+    ``--home`` and ``--ready-fd``."""
+    from docopt import docopt
+    found = docopt(usage, argv, True, None, True)
+    home = found["--home"] or os.environ.get("MQMAIL_HOME") or HOME
+    text = found.get("--ready-fd")
+    if text is not None and not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise Usage(f"--ready-fd {text}: say the number of an open descriptor")
+    return home, None if text is None else int(text), found
+
+
+def enter(home: str) -> None:
+    """Work in the home; later paths are relative to it."""
+    try:
+        os.chdir(home)
+        os.stat("control/me")
+    except OSError as error:
+        raise Temporary(f"{home} is no mqmail home ({error.strerror}): make one with "
+                        f"mq-setup --home {home}") from None
+
+
+def become(name: str) -> None:
+    """Name this process in ps(1) and in its log lines."""
+    log.set_program(name)
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(name[:15])
+    except OSError:
+        pass
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's loop: three times the sessions of asyncio's own."""
+    import uvloop
+    return uvloop.new_event_loop()
+
+
+def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]], None],
+             reload: Callable[[], None] | None = None) -> None:
+    """Run until TERM or INT; *stop* is called once with what to call when all has ended."""
+    stopping: list[bool] = []
+
+    def terminate() -> None:
+        if not stopping:
+            stopping.append(True)
+            stop(loop.stop)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, terminate)
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloaded(reload) if reload else None)
+    loop.set_exception_handler(lambda _loop, context: _loop_bug(context))
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def reloaded(reload: Callable[[], None]) -> None:
+    """Re-read control files; on any error the old values stay in force."""
+    try:
+        reload()
+        log.event("reloaded")
+    except (Failure, OSError) as error:
+        log.event("reload_failed", error=str(error))
+
+
+def _loop_bug(context: dict[str, object]) -> None:
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        program.bug(error)
+    else:
+        log.event("bug", error=str(context.get("message"))[:500])
+
+
+class Workers:
+    """Processes forked from this one, each running ``work(number)``, restarted when they die.
+
+    A worker that dies within a second of its start is restarted after a pause that doubles from 0.1 to
+    30 s. ``run`` returns after TERM or INT, when all workers have ended (killed after GRACE seconds).
+    """
+
+    def __init__(self, name: str, count: int, work: Callable[[int], None]) -> None:
+        self._name = name
+        self._work = work
+        self._pids: dict[int, int] = {}
+        self._started: dict[int, float] = {}
+        self._pauses = dict.fromkeys(range(count), 0.0)
+        self._due = dict.fromkeys(range(count), 0.0)
+        self._stopping = 0.0
+
+    def run(self, started: Callable[[], None]) -> None:
+        """Start all, call *started*, then look after them until told to stop."""
+        gc.collect()
+        gc.freeze()                 # pages that nobody's collector touches stay shared
+        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+        self._start_due()
+        started()
+        while self._pids or not self._stopping:
+            info = signal.sigtimedwait(wanted, self._wait())
+            if info is not None and info.si_signo in (signal.SIGTERM, signal.SIGINT):
+                self._stop()
+            elif info is not None and info.si_signo == signal.SIGHUP:
+                self._signal(signal.SIGHUP)
+            self._reap()
+            if self._stopping and time.monotonic() > self._stopping + GRACE:
+                self._signal(signal.SIGKILL)
+            self._start_due()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
+
+    def _wait(self) -> float:
+        """Seconds until something is to be done without a signal."""
+        if self._stopping:
+            return 0.5
+        times = [due for number, due in self._due.items() if number not in self._pids.values()]
+        return max(0.01, min([due - time.monotonic() for due in times], default=60.0))
+
+    def _start_due(self) -> None:
+        running = set(self._pids.values())
+        for number, due in self._due.items():
+            if number not in running and due <= time.monotonic() and not self._stopping:
+                self._start(number)
+
+    def _start(self, number: int) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            log.event("fork_failed", error=error.strerror)
+            self._due[number] = time.monotonic() + 1.0
+            return
+        if pid == 0:
+            self._child(number)
+        self._pids[pid] = number
+        self._started[number] = time.monotonic()
+
+    def _child(self, number: int) -> None:
+        """In the worker: default signals, the work, and out."""
+        code = 111
+        try:
+            for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(one, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            code = program.run(self._name, lambda _argv: self._work(number) or 0, [])
+        finally:
+            os._exit(code)
+
+    def _reap(self) -> None:
+        while self._pids:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            number = self._pids.pop(pid, None)
+            if number is not None and not self._stopping:
+                self._died(number, pid, status)
+
+    def _died(self, number: int, pid: int, status: int) -> None:
+        now = time.monotonic()
+        quick = now - self._started[number] < 1.0
+        pause = self._pauses[number]
+        self._pauses[number] = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * pause)) if quick else 0.0
+        self._due[number] = now + self._pauses[number]
+        log.event("worker_died", worker=number, pid=pid, status=os.waitstatus_to_exitcode(status),
+                  pause=f"{self._pauses[number]:.1f}")
+
+    def _stop(self) -> None:
+        if not self._stopping:
+            self._stopping = time.monotonic()
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        for pid in self._pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass

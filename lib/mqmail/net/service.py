@@ -1,0 +1,132 @@
+"""Serving many sessions in one process: accept, converse, stop without cutting a transaction.
+
+``Service(loop, listener, make, …)``: for each connection ``make(stream)`` gives (server, handler, end);
+the server core and handler go to converse(), ``end(why)`` is called when the session is over.
+"""
+
+from __future__ import annotations
+
+import errno
+from _socket import AF_UNIX, IPPROTO_TCP, TCP_NODELAY, socket
+
+from mqmail.base import log, program
+from mqmail.base.waiter import Running
+from mqmail.net.converse import converse
+from mqmail.net.stream import Stream
+from mqmail.xmtp.reply import reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from typing import Any
+
+    from mqmail.net.converse import Handler
+    from mqmail.net.stream import Deadlines
+    from mqmail.xmtp.server import Server
+
+    Make = Callable[[Stream], tuple[Server, Handler, Callable[[str], None]]]
+
+_GOODBYE = reply(421, "4.3.2", "closing down, come back")
+_BUSY = reply(421, "4.3.2", "too many sessions, come back later")
+_PAUSE = 0.5        # seconds without accepting after the system refused a descriptor
+
+
+class Service:
+    """A listening socket (non-blocking is set here) and its sessions. *most* sessions at a time,
+    *timeout* seconds of silence before a session is closed (0: none), *batch* connections accepted
+    at each wake-up (1 shares the load best when several processes listen)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, listener: socket, make: Make,
+                 most: int = 1000, timeout: float = 0.0, batch: int = 1) -> None:
+        self._loop = loop
+        self._deadlines = deadlines
+        self._listener = listener
+        self._make = make
+        self._most = most
+        self._timeout = timeout
+        self._batch = batch
+        self._open: dict[Stream, Server] = {}
+        self._stopped: Callable[[], None] | None = None
+        listener.setblocking(False)
+        loop.add_reader(listener.fileno(), self._accept)
+
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def _accept(self) -> None:
+        for _ in range(self._batch):
+            try:
+                fd, _ = self._listener._accept()  # type: ignore[attr-defined]
+            except OSError as error:
+                return self._accept_failed(error)
+            sock = socket(fileno=fd)
+            sock.setblocking(False)
+            if sock.family != AF_UNIX:
+                sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+            self._begin(Stream(self._loop, sock, self._deadlines))
+
+    def _accept_failed(self, error: OSError) -> None:
+        """Another process was faster; or we are out of descriptors: wait, others may end."""
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+            log.event("accept_failed", error=error.strerror)
+            self._loop.remove_reader(self._listener.fileno())
+            self._loop.call_later(_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._stopped is None:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _begin(self, stream: Stream) -> None:
+        if len(self._open) >= self._most:
+            stream.write(_BUSY.encode())
+            return stream.close()
+        try:
+            server, handler, end = self._make(stream)
+        except Exception as error:  # noqa: BLE001  one session's trouble is not the others'
+            program.bug(error)
+            return stream.close()
+        self._open[stream] = server
+
+        def finished(why: Any, error: BaseException | None) -> None:
+            if error is not None:
+                program.bug(error)
+            self._open.pop(stream, None)
+            end(why or "bug")
+            stream.close()
+            if self._stopped is not None and not self._open:
+                self._stopped()
+
+        Running(converse(stream, server, handler, self._timeout), finished)
+
+    def stop(self, grace: float, stopped: Callable[[], None]) -> None:
+        """Accept no more; end idle sessions now, the others after their transaction or *grace* seconds;
+        then call *stopped*."""
+        if self._stopped is not None:
+            return
+        self._stopped = stopped
+        self._loop.remove_reader(self._listener.fileno())
+        self._loop.call_later(grace, self._end_all)
+        self._end_idle()
+
+    def _end_idle(self) -> None:
+        for stream, server in list(self._open.items()):
+            if not server.in_transaction and not server.owing:
+                self._say_goodbye(stream, server)
+        if not self._open:
+            assert self._stopped is not None
+            return self._stopped()
+        self._loop.call_later(0.05, self._end_idle)
+        return None
+
+    def _end_all(self) -> None:
+        for stream, server in list(self._open.items()):
+            self._say_goodbye(stream, server)
+
+    @staticmethod
+    def _say_goodbye(stream: Stream, server: Server) -> None:
+        server.close(_GOODBYE)
+        stream.write(server.take_output())
+        stream.close()

@@ -1,0 +1,280 @@
+"""mq-queue: makes messages durable.
+
+Usage:
+  mq-queue [--home DIR] [--ready-fd N]
+  mq-queue --help
+
+Options:
+  --home DIR      the mqmail home (default: $MQMAIL_HOME or /var/mqmail)
+  --ready-fd N    write a newline to descriptor N once messages are accepted
+  --help          this text
+
+Speaks SMTP (with XMQ) on run/queue.sock. Who may inject is control/injectors.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from mqmail.base import lock, log, ready, unix, waiter, xtext
+from mqmail.control import reader
+from mqmail.control.injectors import NONE, TRUSTED
+from mqmail.mail.address import needs_utf8
+from mqmail.mail.date import format_date
+from mqmail.mail.headerscan import HeaderScan
+from mqmail.mail.received import received_line
+from mqmail.net import daemon
+from mqmail.net.service import Service
+from mqmail.net.stream import Deadlines
+from mqmail.net.trigger import Trigger
+from mqmail.queue import lines, store
+from mqmail.queue.record import Envelope, Recipient
+from mqmail.xmtp import events
+from mqmail.xmtp.reply import Reply, reply
+from mqmail.xmtp.server import Limits, Server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from typing import Any
+
+    from mqmail.control.reader import Control
+    from mqmail.net.stream import Stream
+
+SOCKET = "run/queue.sock"
+CONTROL = ("me", "injectors", "databytes", "maxrecipients", "minfree", "concurrencyqueue")
+EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES")
+HELD = 65536            # octets of a body that are kept in memory before a file is made
+MOST_RECEIVED = 100     # Received fields that make a loop (RFC 5321 section 6.3)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_LOOP = reply(554, "5.4.6", f"more than {MOST_RECEIVED} Received fields: this message loops")
+
+
+def main(argv: list[str]) -> int:
+    """Run the daemon until TERM."""
+    home, ready_fd, _ = daemon.arguments(__doc__, argv)
+    daemon.enter(home)
+    daemon.become("mq-queue")
+    held = lock.hold("run/mq-queue.lock", "mq-queue")
+    control = reader.load(".", CONTROL)
+    listener = unix.listen(SOCKET)
+    workers = daemon.Workers("mq-queue", control.concurrencyqueue,
+                             lambda number: Worker(number, listener, control).run())
+    workers.run(lambda: ready.announce(ready_fd))
+    os.close(held)
+    return 0
+
+
+class Worker:
+    """One process: many sessions, and one commit for all messages that are complete together."""
+
+    def __init__(self, number: int, listener: unix.socket, control: Control) -> None:
+        self.number = number
+        self.control = control
+        self._listener = listener
+        self._batch: list[tuple[store.Incoming, bytes]] = []
+        self._waiting: list[waiter.Waiter] = []
+        self._trigger = Trigger()
+
+    def run(self) -> None:
+        """Serve until TERM."""
+        self.loop: asyncio.AbstractEventLoop = daemon.new_loop()
+        service = Service(self.loop, Deadlines(self.loop), self._listener, self._session, most=5000)
+        self._resend()
+        daemon.run_loop(self.loop, lambda stopped: service.stop(10.0, stopped), self._reload)
+
+    def _reload(self) -> None:
+        self.control = reader.load(".", CONTROL)
+
+    def _session(self, stream: Stream) -> tuple[Server, Intake, Callable[[str], None]]:
+        peer = unix.peer_of(stream.sock)
+        level = self.control.injectors.level(peer.uid)
+        limits = Limits(size=self.control.databytes, recipients=100000, errors=1000, refused=100000, idle=0)
+        server = Server("smtp", self.control.me, (*EXTENSIONS, "XMQ"), limits)
+        if level == NONE:
+            log.event("inject_refused", uid=peer.uid, pid=peer.pid)
+            server.greet(reply(554, "5.7.1", f"uid {peer.uid} may not put mail into this queue"))
+        else:
+            server.greet()
+        intake = Intake(self, server, peer.uid, level == TRUSTED)
+        return server, intake, intake.end
+
+    def commit(self, message: store.Incoming, record: bytes) -> waiter.Waiter:
+        """Make *message* durable together with all that are ready now; the Waiter gives None or OSError."""
+        if not self._batch:
+            self.loop.call_soon(self._commit)
+        self._batch.append((message, record))
+        done = waiter.Waiter()
+        self._waiting.append(done)
+        return done
+
+    def _commit(self) -> None:
+        batch, self._batch = self._batch, []
+        waiting, self._waiting = self._waiting, []
+        results = store.commit(batch)
+        good = [message.id for message, _ in batch if results[message] is None]
+        self._trigger.send(good)
+        for (message, _), done in zip(batch, waiting, strict=True):
+            done.set(results[message])
+
+    def _resend(self) -> None:
+        """Ids that mq-send could not be told go out as soon as it takes them."""
+        if self._trigger.kept:
+            self._trigger.send([])
+        self.loop.call_later(0.05 if self._trigger.kept else 0.5, self._resend)
+
+    def space_for(self, size: int) -> Reply | None:
+        """A refusal when the disk has too little left (SPEC: below the floor acceptance stops)."""
+        free, inodes = store.space()
+        if free - max(size, 0) < self.control.minfree:
+            return reply(452, "4.3.1", "not enough disk space")
+        if inodes < 1000:
+            return reply(452, "4.3.1", "not enough inodes")
+        return None
+
+
+class Intake:
+    """One session's messages on their way into the queue."""
+
+    def __init__(self, worker: Worker, server: Server, uid: int, trusted: bool) -> None:
+        self._worker = worker
+        self._server = server
+        self._uid = uid
+        self._trusted = trusted
+        self._message: store.Incoming | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._held: list[bytes] = []
+        self._octets = 0
+        self._scan = HeaderScan()
+        self._via: dict[str, str] = {}
+
+    def _drop(self) -> None:
+        """Leave nothing of an unfinished message behind."""
+        message, self._message = self._message, None
+        if message is not None:
+            message.abort()
+        self._forget()
+
+    def end(self, _why: str) -> None:
+        """The session is over."""
+        self._drop()
+
+    async def settle(self) -> None:
+        """Everything is answered at once, or awaited."""
+
+    def handle(self, event: Any) -> Any:
+        """Answer one event of the core."""
+        kind = type(event)
+        if kind is events.Body:
+            return self._body(event.data)
+        if kind is events.BodyEnd:
+            return self._finish(event)
+        if kind is events.Mail:
+            return self._server.answer(event, self._mail(event))
+        if kind is events.Rcpt:
+            return self._server.answer(event, self._rcpt(event))
+        if kind in (events.BodyFailed, events.Reset, events.Quit):
+            return self._drop()
+        if kind is events.Verify:
+            return self._server.answer(event, reply(252, "2.5.2", "the queue knows no addresses"))
+        return self._server.answer(event)
+
+    def _mail(self, mail: events.Mail) -> Reply | None:
+        self._drop()
+        try:
+            refusal = self._worker.space_for(mail.size)
+            self._via = self._facts(mail)
+        except OSError as error:
+            return trouble(error)
+        except ValueError:
+            return reply(501, "5.5.4", "bad XVIA")
+        return refusal
+
+    def _facts(self, mail: events.Mail) -> dict[str, str]:
+        """The record's via line. Only programs of ours may say that a message came from elsewhere."""
+        if self._trusted and mail.xvia:
+            return xtext.parse_facts(mail.xvia.split(" "))
+        return {"proto": "local", "uid": str(self._uid)}
+
+    def _rcpt(self, rcpt: events.Rcpt) -> Reply | None:
+        if rcpt.destination not in ("", "new") and not self._trusted:
+            return reply(550, "5.7.1", "only programs of this system choose a destination")
+        return None
+
+    def _body(self, data: bytes) -> None:
+        """Keep a small body in memory, put a large one into its file as it comes."""
+        self._scan.feed(data)
+        if self._scan.loops(MOST_RECEIVED):
+            self._drop_with(_NO_LOOP)
+            return
+        self._held.append(data)
+        self._octets += len(data)
+        if self._octets > HELD:
+            try:
+                self._flush()
+            except OSError as error:
+                self._drop_with(trouble(error))
+
+    def _drop_with(self, answer: Reply) -> None:
+        self._drop()
+        self._server.fail_body(answer)
+
+    def _flush(self) -> None:
+        """Write what is held, with our Received on top when it is the first."""
+        if self._message is None:
+            self._message = store.Incoming.begin(int(time.time() * 1e6), os.getpid())
+            self._held.insert(0, self._top(self._message.id))
+        self._message.write(b"".join(self._held))
+        self._held, self._octets = [], 0
+
+    def _top(self, id: str) -> bytes:
+        """Received, and a blank line if the message does not start with a header."""
+        mail = self._server.mail
+        received = received_line(self._worker.control.me, id, self._via, format_date(time.time()),
+                                 utf8=mail is not None and mail.utf8)
+        return received if self._scan.starts_with_header else received + b"\r\n"
+
+    async def _finish(self, event: events.BodyEnd) -> None:
+        try:
+            self._flush()
+            assert self._message is not None
+            message = self._message
+            error = await self._worker.commit(message, self._record(message))
+            self._message = None
+        except OSError as failed:
+            error = failed
+        if error is not None:
+            log.event("queue_failed", error=error.strerror or str(error), uid=self._uid)
+            self._drop()
+            return self._server.answer(event, trouble(error))
+        self._log(message)
+        self._server.answer(event, reply(250, "2.0.0", f"id={message.id}"))
+        return self._forget()
+
+    def _record(self, message: store.Incoming) -> bytes:
+        mail = self._server.mail
+        assert mail is not None
+        accepted = self._server.accepted
+        utf8 = mail.utf8 or needs_utf8(mail.sender)
+        envelope = Envelope(message.id, time.time(), message.size, mail.eightbit, utf8, mail.sender, mail.ret,
+                            mail.envid, self._via)
+        recipients = [Recipient(str(n), r.destination or "new", r.address, r.notify, r.orcpt, None)
+                      for n, r in enumerate(accepted, 1)]
+        return lines.head(envelope, recipients)
+
+    def _log(self, message: store.Incoming) -> None:
+        mail = self._server.mail
+        log.event("queued", id=message.id, size=message.size, sender=mail.sender if mail else "",
+                  recipients=len(self._server.accepted), caller=self._uid, **self._via)
+
+
+def trouble(error: OSError) -> Reply:
+    """The machine's trouble is never the sender's fault: 452 when the disk is full, else 451."""
+    if error.errno in _FULL:
+        return reply(452, "4.3.1", "not enough disk space")
+    return reply(451, "4.3.0", "trouble with the queue's disk")
