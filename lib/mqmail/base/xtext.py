@@ -7,6 +7,10 @@ that is not printable (controls, separators, lone surrogates) is escaped byte by
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _SAFE = frozenset(chr(c) for c in range(33, 127) if chr(c) not in "+=")
 _HEX = "0123456789ABCDEF"
 
@@ -45,7 +49,7 @@ def _plain(piece: str) -> bytes:
     return piece.encode("utf-8", "surrogateescape")
 
 
-def facts(pairs: dict[str, object]) -> str:
+def facts(pairs: Mapping[str, object]) -> str:
     """``{"host": "mx", "n": 3}`` as ``host=mx n=3``; None and empty values are left out."""
     return " ".join([f"{name}={encode(str(value))}" for name, value in pairs.items()
                      if value is not None and value != ""])
