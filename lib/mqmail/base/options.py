@@ -10,7 +10,8 @@ from mqmail.base.failure import Usage
 
 
 def parse(arguments: list[str], letters: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Split *arguments* into options and the rest; *letters* is as in getopt(3): ``"ab:"``.
+    """Split *arguments* into options and the rest; *letters* is as in getopt(3): ``"ab:c::"``, two
+    colons meaning a value that, if there is one, is attached (``-cVALUE``).
 
     Options end at the first argument that is not one, or at ``--``. Returns ([("a", ""), ("b",
     "value")], rest). Raises Usage on an unknown option or a missing value.
@@ -34,7 +35,7 @@ def parse(arguments: list[str], letters: str) -> tuple[list[tuple[str, str]], li
             if letters[place + 1:place + 2] != ":":
                 found.append((letter, ""))
                 continue
-            if not cluster:
+            if not cluster and letters[place + 1:place + 3] != "::":
                 if position == len(arguments):
                     raise Usage(f"option -{letter} needs a value")
                 cluster = arguments[position]
