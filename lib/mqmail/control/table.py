@@ -1,0 +1,126 @@
+"""The one table of all control files; mq-control(5) and the samples in control/ follow it."""
+
+from __future__ import annotations
+
+from mqmail.base.value import value
+from mqmail.control import values
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LINE = "line"        # one line, a text
+NUMBER = "number"    # one line, a number
+LIST = "list"        # one item a line
+TABLE = "table"      # one fact a line: what is looked up, and what is found
+
+_DAY = 86400
+_MUCH = 1 << 50      # bytes
+
+
+@value
+class Row:
+    """A control file. *default* is what a missing file is taken to hold, ``{me}`` standing for the
+    content of me; None means the file is required."""
+
+    name: str
+    kind: str
+    default: str | None
+    readers: str
+    help: str
+    check: Callable[[str], str] | None = None   # of a LINE
+    unit: str = ""                              # of a NUMBER, and its limits
+    lowest: int = 0
+    highest: int = 0
+    parser: str = ""                            # of a LIST or TABLE: "module.function" in control/
+
+    @property
+    def uses_me(self) -> bool:
+        """Whether the value depends on the file me."""
+        return "{me}" in (self.default or "") or self.name == "aliases"
+
+
+def _line(name: str, check: Callable[[str], str], default: str | None, readers: str, text: str) -> Row:
+    return Row(name, LINE, default, readers, text, check=check)
+
+
+def _number(name: str, default: str, limits: tuple[int, int], unit: str, readers: str, text: str) -> Row:
+    return Row(name, NUMBER, default, readers, text, unit=unit, lowest=limits[0], highest=limits[1])
+
+
+def _lines(name: str, kind: str, parser: str, default: str, readers: str, text: str) -> Row:
+    return Row(name, kind, default, readers, text, parser=parser)
+
+
+TABLE_OF_FILES = (
+    _line("me", values.fqdn, None, "all",
+          "this host's full name"),
+    _lines("locals", LIST, "domains.parse_locals", "{me}", "mq-resolve",
+           "domains whose mail is delivered here"),
+    _lines("virtualdomains", TABLE, "domains.parse_virtualdomains", "", "mq-resolve",
+           "domains and addresses whose mail goes to PREPEND-LOCAL at this host"),
+    _lines("users", TABLE, "users.parse_users", "", "mq-resolve",
+           "virtual mailboxes and their directories below mail/"),
+    _lines("aliases", TABLE, "aliases.parse_aliases", "", "mq-resolve",
+           "names that stand for other addresses"),
+    _line("localusers", values.local_users, "none", "mq-resolve",
+          "whether the accounts of this host get mail: none or passwd"),
+    _line("detaildelimiter", values.delimiters, "+", "mq-resolve mq-local",
+          "characters that separate a mailbox's name from a detail"),
+    _lines("relayclients", LIST, "networks.parse_networks", "", "xmtpd",
+           "networks whose hosts may send mail to other domains"),
+    _lines("smtproutes", TABLE, "hosts.parse_routes", "", "mq-rspawn",
+           "next hops for domains, instead of their MX hosts"),
+    _lines("destinations", TABLE, "destinations.parse_destinations", "", "mq-send",
+           "LMTP services that serve destinations"),
+    _lines("listeners", LIST, "hosts.parse_listeners", "127.0.0.1:2525", "xmtpd",
+           "addresses and ports at which SMTP is spoken"),
+    _lines("injectors", TABLE, "injectors.parse_injectors", "* local", "mq-queue",
+           "which accounts may put mail into the queue"),
+    _number("databytes", "0", (0, _MUCH), "bytes", "xmtpd mq-queue",
+            "the largest message taken; 0 means any size"),
+    _number("maxrecipients", "1000", (1, 1000000), "recipients", "xmtpd mq-queue",
+            "the most recipients of a message from the network (RFC 5321 asks for 100)"),
+    _number("minfree", "100M", (0, _MUCH), "bytes", "mq-queue",
+            "space that must stay free on the queue's disk; less, and mail is put off with 452"),
+    _number("queuelifetime", "604800", (0, 3650 * _DAY), "seconds", "mq-send",
+            "how long a recipient is tried before the message is returned"),
+    _number("concurrencylocal", "10", (0, 1000), "deliveries", "mq-send mq-lspawn",
+            "deliveries to mailboxes at a time; 0 holds them"),
+    _number("concurrencyremote", "20", (0, 10000), "deliveries", "mq-send mq-rspawn",
+            "deliveries to other hosts at a time; 0 holds them"),
+    _number("concurrencyincoming", "500", (1, 100000), "sessions", "xmtpd",
+            "SMTP sessions at a time"),
+    _number("concurrencyqueue", "4", (1, 256), "processes", "mq-queue",
+            "processes that write messages into the queue"),
+    _number("processesincoming", "2", (1, 256), "processes", "xmtpd",
+            "processes that share the SMTP sessions"),
+    _number("timeoutsmtpd", "300", (1, _DAY), "seconds", "xmtpd",
+            "how long a client may be silent (RFC 5321 asks for 300)"),
+    _number("timeoutremote", "1200", (1, _DAY), "seconds", "mq-remote",
+            "how long another host may take to answer"),
+    _number("timeoutconnect", "60", (1, _DAY), "seconds", "mq-remote",
+            "how long a connection to another host may take"),
+    _line("smtpgreeting", values.greeting, "{me}", "xmtpd",
+          "what the greeting says; its first word is a host name"),
+    _line("helohost", values.domain, "{me}", "mq-remote",
+          "the name said in EHLO to other hosts"),
+    _line("bouncefrom", values.local_part, "MAILER-DAEMON", "mq-bounce",
+          "the name before the @ in the From field of reports"),
+    _line("bouncehost", values.domain, "{me}", "mq-bounce",
+          "the host behind the @ in the From field of reports"),
+    _line("doublebounceto", values.local_part, "postmaster", "mq-bounce",
+          "the name before the @ that gets reports which cannot be returned"),
+    _line("doublebouncehost", values.domain, "{me}", "mq-bounce",
+          "the host behind the @ that gets reports which cannot be returned"),
+    _line("defaulthost", values.domain, "{me}", "mq-inject",
+          "the host of addresses written without @"),
+    _line("defaultdomain", values.domain, "{me}", "mq-inject",
+          "the domain appended to hosts written without a dot"),
+    _line("plusdomain", values.domain, "{me}", "mq-inject",
+          "the domain appended to hosts that end in +"),
+    _line("idhost", values.domain, "{me}", "mq-inject",
+          "the host in Message-ID fields"),
+)
+
+BY_NAME = {row.name: row for row in TABLE_OF_FILES}

@@ -1,0 +1,346 @@
+"""Make a home for mqmail, or complete one: directories, control files, mailboxes.
+
+Usage:
+  mq-setup [--home DIR] [--me FQDN] [--listen ADDR:PORT]... [--user NAME]... [--owner USER]
+  mq-setup --help
+  mq-setup --version
+
+Options:
+  --home DIR          The home to make; $MQMAIL_HOME by default.
+  --me FQDN           This host's full name; by default what the host calls itself.
+  --listen ADDR:PORT  Speak SMTP there; may be repeated. By default 127.0.0.1:2525,
+                      and 0.0.0.0:25 when root runs this.
+  --user NAME         Make the mailbox NAME@FQDN (or NAME, if that is a full address) in
+                      DIR/mail/NAME/Maildir; may be repeated.
+  --owner USER        The account that mqmail runs as when root starts it; by default mail,
+                      or nobody.
+  --help              Print this text.
+  --version           Print the version.
+
+What exists is never changed, so it can be run again, to add a user for example. Each thing made
+is printed. See mq-setup(8), and mq-control(5) for the files.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+
+from docopt import docopt  # type: ignore[import-untyped]
+
+from mqmail import __version__
+from mqmail.base import files
+from mqmail.base.failure import BadFile, Permanent, Usage
+from mqmail.base.program import complain
+from mqmail.base.value import value
+from mqmail.control import hosts, lines, reader, users, values
+from mqmail.mail import address
+from mqmail.queue import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+HOSTNAME_UNKNOWN = "localhost.localdomain"
+
+
+@value
+class Request:
+    """The command line, checked; "" for what was not given."""
+
+    home: str
+    me: str
+    listeners: list[str]
+    users: list[str]
+    owner: str
+
+
+@value
+class Account:
+    """An account of this host."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def main(arguments: list[str]) -> int:
+    """Make what is missing and print it. 100 for a wrong command line, 111 for a bad control file."""
+    request = _request(docopt(__doc__, arguments, True, f"mqmail {__version__}", False))
+    os.umask(0o022)
+    reader.preload()
+    made = 0
+    for text in _steps(request):
+        print(text.encode("utf-8", "backslashreplace").decode())
+        made += 1
+    if not made:
+        print("nothing to do")
+    problems = reader.check(".")
+    if problems:
+        raise BadFile("\n".join(problems))
+    return 0
+
+
+def _request(options: dict[str, Any]) -> Request:
+    """Raises Usage for what cannot be meant."""
+    home = options["--home"] or os.environ.get("MQMAIL_HOME", "")
+    if not home:
+        raise Usage("which home? Write --home DIR, or set MQMAIL_HOME")
+    me = options["--me"] or ""
+    if options["--me"] is not None:
+        _checked("--me", values.fqdn, me)
+    for listener in options["--listen"]:
+        _checked("--listen", hosts.parse_listener, listener)
+    for name in options["--user"]:
+        _checked("--user", _check_user, name)
+    owner = options["--owner"] or ""
+    if owner:
+        _check_owner(_account(owner))
+    return Request(os.path.abspath(home), me, _once(options["--listen"]), _once(options["--user"]),
+                   owner)
+
+
+def _checked(option: str, check: Callable[[str], object], text: str) -> None:
+    try:
+        check(text)
+    except ValueError as error:
+        raise Usage(f"{option}: {error}") from None
+
+
+def _check_user(text: str) -> None:
+    local = address.local_of(address.parse_address(text)) if "@" in text else values.local_part(text)
+    users.check_directory(local)
+
+
+def _once(words: list[str]) -> list[str]:
+    return list(dict.fromkeys(words))
+
+
+# Who owns the home
+
+def _account(name: str) -> Account:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise Usage(f"--owner: this host has no account {name!a}: make it first, or name"
+                    " another") from None
+    return Account(name, entry.pw_uid, entry.pw_gid)
+
+
+def _check_owner(account: Account) -> None:
+    if account.uid == 0:
+        raise Usage("--owner: not root: mqmail runs as an account without privileges, such as mail")
+    if os.geteuid() not in (0, account.uid):
+        raise Usage(f"--owner: only root can make a home for {account.name}: leave out --owner, and"
+                    " the home is yours")
+
+
+def _enter(request: Request) -> Iterator[str]:
+    """Make the home, go there, and be its owner from here on."""
+    is_new = not os.path.isdir(request.home)
+    if is_new:
+        os.makedirs(request.home, 0o755)
+    os.chdir(request.home)   # its owner may be unable to search the directories above
+    found = os.stat(".")
+    if os.geteuid() == 0:
+        name = _become(_root_chooses(request, found))
+    else:
+        name = _name_of(os.geteuid())
+        if found.st_uid != os.geteuid():
+            raise Permanent(f"{request.home} belongs to {_name_of(found.st_uid)}: run mq-setup as that"
+                            " user, or as root")
+    if is_new:
+        yield f"made {request.home}/ (owner {name})"
+
+
+def _root_chooses(request: Request, found: os.stat_result) -> Account:
+    """The account that owns, or gets, the home."""
+    if found.st_uid != 0:
+        account = Account(_name_of(found.st_uid), found.st_uid, found.st_gid)
+        if request.owner and _account(request.owner).uid != account.uid:
+            raise Permanent(f"--owner: {request.home} belongs to {account.name} already")
+        return account
+    if os.listdir("."):
+        raise Permanent(f"{request.home} belongs to root and is not empty: name a new directory, or"
+                        " give this one and what is in it to the account that mqmail shall run as")
+    account = _account(request.owner) if request.owner else _default_owner()
+    os.chown(".", account.uid, account.gid)
+    return account
+
+
+def _default_owner() -> Account:
+    try:
+        return _account("mail")
+    except Usage:
+        return _account("nobody")
+
+
+def _become(account: Account) -> str:
+    """Root must not follow what others may have put into the home; what is made belongs to the owner."""
+    os.setgroups([])
+    os.setgid(account.gid)
+    os.setuid(account.uid)
+    return account.name
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+# What a home is made of
+
+def _steps(request: Request) -> Iterator[str]:
+    """Do all that is missing; each text says what was done."""
+    by_root = os.geteuid() == 0
+    own = "" if request.me or os.path.lexists(f"{request.home}/control/me") else _ask_host()
+    yield from _enter(request)
+    for name, mode in (("control", 0o755), ("queue", 0o750), ("run", 0o755), ("mail", 0o751)):
+        yield from _directory(name, mode)
+    yield from _queue_directories()
+    yield from _me(request.me, own)
+    me = reader.load(".", ["me"]).me
+    yield from _file("locals", me)
+    yield from _listeners(request.listeners, by_root)
+    if by_root:
+        yield from _file("localusers", "passwd", "accounts of this host get mail")
+    yield from _mailboxes(request.users, me)
+    yield from _aliases(me)
+
+
+def _directory(path: str, mode: int) -> Iterator[str]:
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        return
+    yield f"made {path}/"
+
+
+def _queue_directories() -> Iterator[str]:
+    before = _queue_size()
+    store.make_directories(".")
+    if _queue_size() != before:
+        yield f"made the {_queue_size() - before} directories of queue/"
+
+
+def _queue_size() -> int:
+    return sum(1 + len(os.listdir(f"queue/{name}")) for name in os.listdir("queue"))
+
+
+def _file(name: str, text: str, remark: str = "") -> Iterator[str]:
+    """Write control file *name* unless there is one."""
+    path = f"control/{name}"
+    if not os.path.lexists(path):
+        files.replace_file(path, f"{text}\n".encode())
+        shown = text.replace("\n", ", ")
+        yield f"made {path}: {shown}" + (f" ({remark})" if remark else "")
+
+
+def _me(wanted: str, own: str) -> Iterator[str]:
+    if wanted:
+        yield from _file("me", wanted)
+    else:
+        yield from _file("me", own, "what this host calls itself; edit it if others know it by"
+                         " another name")
+    found = reader.load(".", ["me"]).me
+    if wanted not in ("", found):
+        complain("mq-setup", f"control/me stays as it is: {found}, not {wanted}")
+
+
+def _ask_host() -> str:
+    """Before we give up root: this imports, and may read what only root can."""
+    short = socket.gethostname()
+    try:
+        return own_name(socket.getfqdn(), short)
+    except UnicodeError:   # a name that cannot even be asked for, such as a..b
+        return own_name("", short)
+
+
+def own_name(full: str, short: str) -> str:
+    """The best of what the host calls itself that has the form of a full name."""
+    for name in (full, short, f"{short}.localdomain"):
+        try:
+            if not name.startswith("localhost"):
+                return values.fqdn(name)
+        except ValueError:
+            continue
+    return HOSTNAME_UNKNOWN
+
+
+def _listeners(wanted: list[str], by_root: bool) -> Iterator[str]:
+    if wanted:
+        yield from _file("listeners", "\n".join(wanted))
+    elif by_root:
+        yield from _file("listeners", "0.0.0.0:25", "SMTP's port; add [::]:25 for IPv6")
+    else:
+        yield from _file("listeners", "127.0.0.1:2525", "not root, so not port 25; --listen or edit it")
+    found = reader.load(".", ["listeners"]).listeners
+    if wanted and [hosts.parse_listener(text) for text in wanted] != list(found):
+        complain("mq-setup", f"control/listeners stays as it is, not {', '.join(wanted)}: edit it")
+
+
+def _mailboxes(names: list[str], me: str) -> Iterator[str]:
+    """A line in users and a Maildir for each name; postmaster if there is no user at all."""
+    found = reader.load(".", ["users"]).users
+    if not names and not _first_user(found):
+        names = ["postmaster"]
+    complete = [address.parse_address(name if "@" in name else f"{name}@{me}") for name in names]
+    wanted = list({address.lower_ascii(one): one for one in complete}.values())
+    new = [one for one in wanted if found.lookup(one) is None]
+    if new:
+        found = _add_users(new)
+        yield from [f"added {one} to control/users" for one in new]
+    for one in wanted:
+        yield from _maildir(f"mail/{found.lookup(one)}")
+
+
+def _add_users(new: list[str]) -> users.Users:
+    """Append lines to users, leaving what is there as it is."""
+    path, mode = "control/users", 0o644
+    try:
+        mode = os.stat(path).st_mode & 0o7777
+        content = files.read_bounded(path, reader.LARGEST)
+    except FileNotFoundError:
+        content = b""
+    if content and content[-1:] != b"\n":
+        content += b"\n"
+    content += "".join([f"{one}\n" for one in new]).encode()
+    try:
+        found: users.Users = lines.parse(path, content, users.parse_users, "")
+    except BadFile as error:
+        raise Permanent(f"--user: would make {error.text}") from None
+    files.replace_file(path, content, mode)
+    return found
+
+
+def _maildir(path: str) -> Iterator[str]:
+    list(_directory(path, 0o700))
+    is_new = list(_directory(f"{path}/Maildir", 0o700))
+    for name in ("cur", "new", "tmp"):
+        is_new += _directory(f"{path}/Maildir/{name}", 0o700)
+    if is_new:
+        yield f"made {path}/Maildir/"
+
+
+def _aliases(me: str) -> Iterator[str]:
+    """postmaster, mailer-daemon and abuse must reach a person (RFC 5321 4.5.1, RFC 2142)."""
+    found = reader.load(".", ["users"]).users
+    local, _, domain = _first_user(found).rpartition("@")
+    targets = {"postmaster": local if domain == address.lower_ascii(me) else f"{local}@{domain}",
+               "mailer-daemon": "postmaster", "abuse": "postmaster"}
+    text = "\n".join([f"{name}: {target}" for name, target in targets.items()
+                      if found.lookup(f"{name}@{me}") is None])
+    yield from _file("aliases", text)
+
+
+def _first_user(found: users.Users) -> str:
+    """The first address with a mailbox of its own, "" if there is none."""
+    for domain, names in found.domains.items():
+        for local in names:
+            if local:
+                return f"{address.quote_local(local)}@{domain}"
+    return ""

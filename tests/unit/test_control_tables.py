@@ -1,0 +1,261 @@
+"""The parsers and look-ups of the control files that are lists and tables."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+import pytest
+
+from mqmail.base.failure import BadFile
+from mqmail.control import aliases, destinations, domains, hosts, injectors, lines, networks, users
+
+PARSERS = {
+    "locals": domains.parse_locals,
+    "virtualdomains": domains.parse_virtualdomains,
+    "users": users.parse_users,
+    "aliases": aliases.parse_aliases,
+    "relayclients": networks.parse_networks,
+    "smtproutes": hosts.parse_routes,
+    "destinations": destinations.parse_destinations,
+    "listeners": hosts.parse_listeners,
+    "injectors": injectors.parse_injectors,
+}
+
+
+def parse(name, text):
+    return lines.parse(f"control/{name}", text.encode(), PARSERS[name], "me.example")
+
+
+def test_lines_drop_blanks_and_comments_and_keep_their_numbers():
+    found = lines.Lines(b"# c\n\n a \t\n  # indented\nb\n \t\nlast")
+    assert [(found.number, line) for line in found] == [(3, " a"), (5, "b"), (7, "last")]
+
+
+def test_only_a_line_feed_ends_a_line():
+    with pytest.raises(
+        BadFile, match=r"control/locals line 1: holds the unprintable character U\+000B"
+    ):
+        parse("locals", "a.example\vb.example\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"ok.example\nbad.example\r\n", "line 2: ends in CR LF"),
+        (b"\xff.example\n", "line 1: not UTF-8"),
+        (b"\n" + b"a" * 8193 + b"\n", "line 2: longer than 8192 bytes"),
+        (b"a\x00.example\n", r"line 1: holds the unprintable character U\+0000"),
+    ],
+)
+def test_bad_bytes_are_named(data, text):
+    with pytest.raises(BadFile, match=f"control/locals {text}"):
+        lines.parse("control/locals", data, domains.parse_locals, "")
+
+
+def test_locals_are_lower_case():
+    assert parse("locals", "Example.ORG\n[192.0.2.1]\n") == {"example.org", "[192.0.2.1]"}
+
+
+def test_virtualdomains_look_up_as_qmail_does():
+    found = parse(
+        "virtualdomains",
+        "joe@Dom.example:j\ndom.example:d\n.dom.example:sub\nwww.dom.example:\n.example:e\n:all\n",
+    )
+    assert found.lookup("JOE@dom.EXAMPLE") == "j"
+    assert found.lookup("x@dom.example") == "d"
+    assert found.lookup("x@a.b.dom.example") == "sub"
+    assert found.lookup("x@www.dom.example") == ""
+    assert found.lookup("x@other.example") == "e"
+    assert found.lookup("x@elsewhere.test") == "all"
+    assert parse("virtualdomains", "dom.example:d\n").lookup("x@sub.dom.example") is None
+
+
+def test_users():
+    found = parse(
+        "users",
+        'Alice@Example.ORG\nbob@example.com:bob-com\n@example.com:all\n"a b"@example.com:ab\n',
+    )
+    assert found.lookup("aLICE@example.org") == "Alice"
+    assert found.lookup("bob@EXAMPLE.com") == "bob-com"
+    assert found.lookup('"A B"@example.com') == "ab"
+    assert found.lookup("carol@example.com") is None
+    assert found.catch_all("Example.COM") == "all"
+    assert found.catch_all("example.org") is None
+    assert found.has_domain("EXAMPLE.org")
+    assert not found.has_domain("example.net")
+    assert found.lookup("postmaster") is None
+
+
+def test_two_people_get_one_mailbox_only_on_purpose():
+    with pytest.raises(
+        BadFile, match="line 2: 'bob@b.example': mail/bob is another address's mailbox"
+    ):
+        parse("users", "bob@a.example\nbob@b.example\n")
+    assert parse("users", "bob@a.example\nbob@b.example:bob\n").lookup("bob@b.example") == "bob"
+
+
+def test_aliases():
+    found = parse(
+        "aliases",
+        "Team: alice, bob@Example.com,\n\t carol@example.net\n# comment\n\n"
+        'team@other.example: dave\nowner-team: alice\nodd:\n  "a,b"@example.org\n',
+    )
+    local = {"me.example", "other.example"}
+    assert found.lookup("tEAM@me.example", local) == [
+        "alice@me.example",
+        "bob@Example.com",
+        "carol@example.net",
+    ]
+    assert found.lookup("team@other.example", local) == ["dave@me.example"]
+    assert found.lookup("team@far.example", local) is None
+    assert found.lookup("odd@me.example", local) == ['"a,b"@example.org']
+    assert found.owner("Team@me.example", local) == "owner-Team@me.example"
+    assert found.owner("odd@me.example", local) is None
+    assert found.owner("owner-team@me.example", local) is None
+
+
+def test_networks():
+    found = parse("relayclients", "127.0.0.1\n10.0.0.0/8\n::1\n2001:db8::/32\n")
+    for ip in (
+        "127.0.0.1",
+        "10.255.1.2",
+        "::1",
+        "0:0::1",
+        "2001:DB8:ff::9",
+        "::ffff:10.1.2.3",
+        "2001:db8::1%eth0",
+    ):
+        assert found.contains(ip), ip
+    for ip in (
+        "127.0.0.2",
+        "11.0.0.0",
+        "::2",
+        "2001:db9::",
+        "::ffff:11.1.2.3",
+        "",
+        "x",
+        "10",
+        "1.2.3.4/8",
+        "::10.0.0.1",
+    ):
+        assert not found.contains(ip), ip
+    assert not parse("relayclients", "").contains("127.0.0.1")
+
+
+def test_routes():
+    found = parse(
+        "smtproutes",
+        "a.example:hop.example:26\n.a.example:[2001:db8::1]:27\nb.example:\n"
+        "[192.0.2.7]:x.example\n:smart.example\n",
+    )
+    assert found.lookup("A.example") == ("hop.example", 26)
+    assert found.lookup("x.y.a.example") == ("2001:db8::1", 27)
+    assert found.lookup("b.example") == ("", 25)
+    assert found.lookup("[192.0.2.7]") == ("x.example", 25)
+    assert found.lookup("else.test") == ("smart.example", 25)
+    assert parse("smtproutes", "a.example:h.example\n").lookup("b.example") is None
+
+
+def test_listeners():
+    assert parse("listeners", "127.0.0.1:2525\n[::1]:25\n") == (("127.0.0.1", 2525), ("::1", 25))
+
+
+def test_destinations():
+    found = parse(
+        "destinations",
+        "lists:lmtp:unix:/run/l.sock concurrency=0\n"
+        "vacation:lmtp:tcp:[::1]:2525 timeout=120\nmailbox:lmtp:unix:run/dovecot\n",
+    )
+    assert found.lookup("lists") == destinations.Destination("lists", "/run/l.sock", concurrency=0)
+    assert found.lookup("vacation") == destinations.Destination(
+        "vacation", "", "::1", 2525, None, 120
+    )
+    assert found.lookup("mailbox").path == "run/dovecot"
+    assert found.lookup("new").path == "run/resolve.sock"
+    assert found.lookup("error").path == "run/bounce.sock"
+    assert found.lookup("nix") is None
+
+
+def test_injectors():
+    found = parse("injectors", "nobody none\n4242 trusted\n* local\n")
+    assert found.level(pwd.getpwnam("nobody").pw_uid) == "none"
+    assert found.level(4242) == "trusted"
+    assert found.level(4243) == "local"
+    assert found.level(0) == found.level(os.geteuid()) == "trusted"
+    assert parse("injectors", "0 none\n").level(0) == "trusted"
+    assert parse("injectors", "4242 local\n").level(4243) == "none"
+
+
+MISTAKES = [
+    ("locals", "a b", "not a domain"),
+    ("locals", "-x.example", "not a domain"),
+    ("virtualdomains", "dom.example", "no colon"),
+    ("virtualdomains", "a.b:x y", "cannot stand before the @"),
+    ("virtualdomains", "a.b:x\nA.B:y", "line 2: 'A.B' is given twice"),
+    ("virtualdomains", ".:x", "lone dot"),
+    ("virtualdomains", "a@@b:x", "bad local part"),
+    ("users", "alice", "not an address"),
+    ("users", "a@b.c:../x", "cannot be a directory"),
+    ("users", "a@b.c:.x", "cannot be a directory"),
+    ("users", "a@b.c:", "cannot be a directory"),
+    ("users", "a/b@c.d", "cannot be a directory"),
+    ("users", "a@b.c\nA@B.C:y", "line 2: 'A@B.C' is given twice"),
+    ("users", "@b.c", "no directory: write @b.c:DIRECTORY"),
+    ("users", '""@b.c:x', "before the @"),
+    ("users", "a@b..c:x", "not a domain|bad domain"),
+    ("users", "a" * 65 + "@b.c:x", "before the @"),
+    ("aliases", "x", "no colon"),
+    ("aliases", "x: |program", "not an address: a program or file"),
+    ("aliases", 'x: "|program a"', "not an address"),
+    ("aliases", "x: /var/mail/x", "not an address"),
+    ("aliases", "x: :include:/x", "not an address"),
+    ("aliases", "a b: c", "cannot stand before"),
+    ("aliases", "# c\nx:\n\ny: z", "line 2: the alias x has no targets"),
+    ("aliases", "x: ,", "line 1: the alias x has no"),
+    ("aliases", " x: y", "continues nothing"),
+    ("aliases", "x: y\nX: z", "line 2: the alias x is given twice"),
+    ("aliases", "x: y, z@", "line 1: 'z@' is not an address"),
+    ("aliases", 'x: "y@z.example', "not closed"),
+    ("relayclients", "10.1", "not a network"),
+    ("relayclients", "10.0.0.1/8", "bits set outside"),
+    ("relayclients", "0.0.0.0/0", "prefix length goes from 1 to 32"),
+    ("relayclients", "::/129", "from 1 to 128"),
+    ("relayclients", "10.0.0.0/+8", "prefix length"),
+    ("relayclients", "10.0.0.0/", "prefix length"),
+    ("relayclients", "fe80::%eth0/10", "without a zone"),
+    ("relayclients", "localhost", "not a network"),
+    ("smtproutes", "a.example", "no colon"),
+    ("smtproutes", "a.example:h:99999", "not a port"),
+    ("smtproutes", "a.example:h:1_0", "not a port"),
+    ("smtproutes", "a.example:h:٢٥", "not a port"),
+    ("smtproutes", "a.example:[::1:25", "IPv6 address with a port"),
+    ("smtproutes", "a.example:h h", "not a domain"),
+    ("smtproutes", ":a\n:b", "line 2: '' is given twice"),
+    ("destinations", "x:lmtp:unix", "not a destination"),
+    ("destinations", "x:smtp:unix:y", "smtp:unix is not known"),
+    ("destinations", "x.y:lmtp:unix:z", "cannot name a destination"),
+    ("destinations", "x:lmtp:tcp:h", "not a port"),
+    ("destinations", "x:lmtp:unix:" + "p" * 108, "socket's path"),
+    ("destinations", "x:lmtp:unix:", "socket's path"),
+    ("destinations", "x:lmtp:unix:y timeout=0", "from 1 to 86400"),
+    ("destinations", "x:lmtp:unix:y z=1", "not an option"),
+    ("destinations", "x:lmtp:unix:y\nx:lmtp:unix:z", "line 2: x is given twice"),
+    ("listeners", "localhost:25", "not ADDRESS:PORT"),
+    ("listeners", "127.0.0.1", "not a port"),
+    ("listeners", "::1:25", "not ADDRESS:PORT"),
+    ("listeners", "127.0.0.1:0", "not a port"),
+    ("listeners", "127.0.0.1:25\n127.0.0.1:25", "line 2: 127.0.0.1:25 is given twice"),
+    ("injectors", "*", "write a user"),
+    ("injectors", "* root", "write a user"),
+    ("injectors", "no-such-account local", "no account 'no-such-account'"),
+    ("injectors", "* local\n* none", r"line 2: \* is given twice"),
+    ("injectors", "7 local\n007 none", "given twice"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), MISTAKES)
+def test_a_mistake_names_file_line_and_remedy(name, text, expected):
+    with pytest.raises(BadFile, match=expected) as caught:
+        parse(name, text + "\n")
+    assert caught.value.text.startswith(f"control/{name} line ")
