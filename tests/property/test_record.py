@@ -158,7 +158,8 @@ def test_any_damage(history, data):
 
 
 _words = st.sampled_from(["to", "done", "wait", "fail", "told", "ok", "1", "1.1", "1.2", "2", "new",
-                          "a@b.example", "5", "2.0.0", "of=2", "until=5", "said=x", "sender=<>", "failed", "", "=", "<>"])
+                          "a@b.example", "5", "2.0.0", "of=2", "until=5", "said=x",
+                          "sender=<>", "failed", "", "=", "<>"])
 
 
 @given(st.lists(st.lists(_words, min_size=1, max_size=6).map(" ".join), max_size=6))

@@ -70,7 +70,7 @@ def replacements(seq: str, targets: Sequence[tuple[str, str, str | None]]) -> by
 
 
 def done_line(seq: str, time: float, status: str, host: str = "", said: str = "") -> bytes:
-    """Delivered. *time*: seconds since the epoch; *status*: an RFC 3463 code; *said*: the peer's words."""
+    """Delivered. *time*: seconds since the epoch; *status*: RFC 3463 code; *said*: the peer's words."""
     return _verdict("done", seq, time, status, None, host, said)
 
 

@@ -64,7 +64,7 @@ class State:
 
     *recipient* is what the last ``to`` said, *former* what earlier ones did. *kind* is ``pending``,
     ``wait`` (until *until*), ``done``, ``fail`` or ``replaced``; *time*, *status*, *host* and *said*
-    belong to it. *told* is the last report's action, "" when there was none since the last final verdict.
+    belong to it. *told* is the last report's action, "" when none came since the last final verdict.
     *active* is false for replacements whose set was never completed.
     """
 

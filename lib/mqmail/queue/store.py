@@ -166,7 +166,7 @@ def space(path: str = "queue") -> tuple[int, int]:
 
 def scan_names(state: str, stat: bool = True) -> Iterator[tuple[str, float]]:
     """(id, mtime in seconds since the epoch; 0 without *stat*) of every record in *state*,
-    without opening any. What is no record is logged and left alone; what vanishes meanwhile is left out."""
+    without opening any. What is no record is logged and left alone; what vanishes is left out."""
     for bucket in _BUCKETS:
         for entry in _entries(f"queue/{state}/{bucket}"):
             try:
