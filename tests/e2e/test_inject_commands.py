@@ -14,6 +14,7 @@ RUN = ("import sys; sys.path.insert(0, {lib!r}); sys.argv[0] = {path!r}\n"
        "from mqmail.base.program import start\n"
        "from mqmail.prog.{module} import main\n"
        "start(main)\n")
+BIN = Path(LIB).parent / "bin"
 ME = "mail.example.org"
 
 
@@ -173,3 +174,71 @@ def test_q_asks_mq_send(home):
         trigger.bind(str(home / "run" / "trigger"))
         assert sendmail(home, "-q") == (0, "", "")
         assert trigger.recv(100) == b"*run"
+
+@pytest.fixture
+def queue(tmp_path):
+    """A home whose mq-queue takes messages."""
+    home = tmp_path / "home"
+    subprocess.run([sys.executable, "-I", BIN / "mq-setup", "--home", home, "--me", ME,
+                    "--listen", "127.0.0.1:2525"], check=True, capture_output=True, timeout=60)
+    reader, writer = os.pipe()
+    with subprocess.Popen([sys.executable, "-I", BIN / "mq-queue", "--home", home,
+                           "--ready-fd", str(writer)], pass_fds=[writer], stderr=subprocess.PIPE) as daemon:
+        os.close(writer)
+        assert os.read(reader, 1) == b"\n", daemon.stderr.read()
+        os.close(reader)
+        yield home
+        daemon.terminate()
+
+
+def queued(home):
+    """[(the record's lines from ``from`` to ``ok``, the message)]"""
+    found = []
+    for path in sorted((home / "queue" / "new").glob("*/*")):
+        record = path.read_text().splitlines()
+        message = (home / "queue" / "mess" / path.parent.name / path.name).read_bytes()
+        found.append((record[3:], message))
+    return found
+
+
+def test_mq_inject_queues(queue):
+    text = b"To: bob, j\xc3\xb6rg@x.y\nBcc: hidden@x.y\nSubject: x\n\nhello\n.\nbye"
+    assert inject(queue, "-H", "-f", "", "carol@x.y", text=text) == (0, "", "")
+    [(record, message)] = queued(queue)
+    assert record[0] == "from <>"
+    assert record[2:] == ["to 1 new carol@x.y", f"to 2 new bob@{ME}", "to 3 new j\u00f6rg@x.y",
+                          "to 4 new hidden@x.y", "ok"]
+    assert message.startswith(b"Received: ")
+    assert b"Subject: x\r\n\r\nhello\r\n.\r\nbye\r\n" in message
+    assert b"hidden" not in message
+
+
+def test_sendmail_hands_on_what_a_report_needs(queue):
+    code, out, err = sendmail(queue, "-v", "-N", "failure,DELAY", "-R", "HDRS", "-V", "a=1", "-FCron",
+                              "-oem", "-B8BITMIME", "-fenv@x.y", "B <b@x.y>, c@x.y", text=b"x")
+    [(record, message)] = queued(queue)
+    assert (code, err) == (0, "")
+    queue_id = out.removeprefix("queued as ").rstrip("\n")
+    assert [path.name for path in (queue / "queue" / "new").glob("*/*")] == [queue_id]
+    assert record[0] == "from env@x.y ret=hdrs envid=a+3D1"
+    assert record[2:] == ["to 1 new b@x.y notify=failure,delay", "to 2 new c@x.y notify=failure,delay",
+                          "ok"]
+    assert b'\r\nFrom: "Cron" <' in message
+
+
+@pytest.mark.parametrize(("arguments", "end"), [
+    (("-t",), b"first\r\n"), (("-t", "-i"), b"first\r\n.\r\nsecond\r\n"),
+    (("-toi",), b"first\r\n.\r\nsecond\r\n")])
+def test_a_lone_dot(queue, arguments, end):
+    text = b"To: a@x.y\n\nfirst\n.\nsecond\n"
+    assert sendmail(queue, *arguments, text=text) == (0, "", "")
+    [(_, message)] = queued(queue)
+    assert message.endswith(b"\r\n\r\n" + end)
+
+
+def test_eight_bit_text_is_declared_only_where_it_is(queue):
+    for text in (b"x", b"\xe9", b"x" * 400_000, b"x" * 400_000 + b"\xe9"):
+        assert inject(queue, "bob", text=text)[0] == 0
+    bodies = [path.read_text().splitlines()[2].split()[2:] for path in
+              sorted((queue / "queue" / "new").glob("*/*"))]
+    assert bodies == [[], ["8bit"], ["8bit"], ["8bit"]]

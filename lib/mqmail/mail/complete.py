@@ -12,6 +12,10 @@ from mqmail.mail import address, mailboxes
 from mqmail.mail.date import format_date, stamp
 from mqmail.mail.header import Field, make, write
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 RECIPIENTS = frozenset((b"to", b"cc", b"bcc", b"apparently-to"))
 RESENT_RECIPIENTS = frozenset((b"resent-to", b"resent-cc", b"resent-bcc"))
 SENDERS = frozenset((b"sender", b"from", b"reply-to", b"return-receipt-to", b"errors-to",
@@ -42,6 +46,9 @@ class Settings:
     seconds: float = 0.0
     offset: int = 0
     pid: int = 0
+
+    if TYPE_CHECKING:
+        def replace(self, **changes: Any) -> Settings: ...   # @value makes it
 
 
 @value
@@ -87,7 +94,7 @@ def _completed(field: Field, hosts: mailboxes.Hosts, strict: bool) -> tuple[Fiel
         name = field.name.decode("ascii")
         status = error.status if isinstance(error, address.BadAddress) else "5.1.3"
         raise Permanent(f"header field {name}: {error}", status) from None
-    return field.replace(content=text.encode("utf-8", "surrogateescape")), addresses
+    return Field(field.key, field.name, text.encode("utf-8", "surrogateescape")), addresses
 
 
 def _unwanted(key: bytes, letters: str, resent: bool) -> bool:

@@ -101,12 +101,12 @@ def _after_comment(text: str, position: int) -> int:
 
 def _word(text: str, position: int) -> tuple[str, str, int]:
     """(kind, text, end) of the word that begins at *position*."""
+    out: list[str] = []
     if text[position] == '"':
         return "w", *_until(text, position + 1, '"', "a quoted string is not closed")
     if text[position] == "[":
         inner, end = _until(text, position + 1, "]", "a domain literal is not closed")
         return "l", f"[{inner}]", end
-    out = []
     while position < len(text) and text[position] not in _ATOM_ENDS:
         if text[position] == "\\":
             position += 1
@@ -119,7 +119,7 @@ def _word(text: str, position: int) -> tuple[str, str, int]:
 
 def _until(text: str, position: int, closing: str, problem: str) -> tuple[str, int]:
     """The text up to *closing*, quoted pairs undone and unfolded, and the position after it."""
-    out = []
+    out: list[str] = []
     while position < len(text):
         char = text[position]
         if char == closing:

@@ -6,6 +6,7 @@ mail/complete.py, and hands the message to mqmail.net.submit.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 
@@ -95,7 +96,7 @@ class Input:
     is its end, as in old mail programs."""
 
     def __init__(self, dot_ends: bool = False) -> None:
-        self._file = open(0, "rb", PIECE, closefd=False)  # noqa: SIM115  it lives as long as we do
+        self._file = io.BufferedReader(io.FileIO(0, closefd=False), PIECE)
         self._dot_ends = dot_ends
         self._at_start = True
         self._ended = False
