@@ -45,6 +45,12 @@ class BlockingStream:
         poll.register(self._read, select.POLLIN)
         return bool(poll.poll(self._seconds * 1000))
 
+    def has_input(self) -> bool:
+        """Whether octets, or the end, can be read now."""
+        poll = select.poll()
+        poll.register(self._read, select.POLLIN)
+        return bool(poll.poll(0))
+
     def take_fds(self) -> list[int]:
         """Descriptors that came with what was read; the caller owns them."""
         fds, self._fds = self._fds, []

@@ -64,8 +64,10 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]], None],
-             reload: Callable[[], None] | None = None) -> None:
-    """Run until TERM or INT; *stop* is called once with what to call when all has ended."""
+             reload: Callable[[], None] | None = None,
+             others: dict[str, Callable[[], None]] | None = None) -> None:
+    """Run until TERM or INT; *stop* is called once with what to call when all has ended. *others*:
+    what to call on further signals, by their names."""
     stopping: list[bool] = []
 
     def terminate() -> None:
@@ -76,6 +78,8 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, terminate)
     loop.add_signal_handler(signal.SIGHUP, lambda: reloaded(reload) if reload else None)
+    for name, action in (others or {}).items():
+        loop.add_signal_handler(getattr(signal, name), action)
     loop.set_exception_handler(lambda _loop, context: _loop_bug(context))
     try:
         loop.run_forever()

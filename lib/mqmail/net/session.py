@@ -41,6 +41,10 @@ class Session:
         """What EHLO or LHLO offered."""
         return self.client.features
 
+    def alive(self) -> bool:
+        """Whether an idle session can be used: nothing has come, not even the end."""
+        return not self.broken and self.client.idle and not self.stream.has_input()
+
     async def open(self) -> bool:
         """Wait for the greeting and say EHLO or LHLO. False: ``broken`` says why."""
         while not self.broken:

@@ -9,8 +9,19 @@ from __future__ import annotations
 
 import errno
 import os
-from _socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, SO_ERROR, SOCK_CLOEXEC, SOCK_STREAM
-from _socket import SOL_SOCKET, TCP_NODELAY, socket
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    IPPROTO_TCP,
+    MSG_PEEK,
+    SO_ERROR,
+    SOCK_CLOEXEC,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    socket,
+)
 
 from mqmail.base import unix
 from mqmail.base.waiter import Waiter
@@ -78,6 +89,14 @@ class Stream:
             data = b""
         self._waiter = None
         waiter.set(data)
+
+    def has_input(self) -> bool:
+        """Whether octets, or the end, can be read now (asked of an idle connection)."""
+        try:
+            self.sock.recv(1, MSG_PEEK)
+        except OSError as error:
+            return error.errno not in _AGAIN
+        return True
 
     def take_fds(self) -> list[int]:
         """Descriptors that came with what was read; the caller owns them."""

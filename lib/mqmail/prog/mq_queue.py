@@ -50,7 +50,8 @@ EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "
 HELD = 65536            # octets of a body that are kept in memory before a file is made
 MOST_RECEIVED = 100     # Received fields that make a loop (RFC 5321 section 6.3)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_LOOP = reply(554, "5.4.6", f"more than {MOST_RECEIVED} Received fields: this message loops")
+_LOOPS = reply(554, "5.4.6", f"more than {MOST_RECEIVED} Received fields: this message loops")
+_HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
 
 
 def main(argv: list[str]) -> int:
@@ -152,6 +153,7 @@ class Intake:
         self._octets = 0
         self._scan = HeaderScan()
         self._via: dict[str, str] = {}
+        self._eightbit = False
 
     def _drop(self) -> None:
         """Leave nothing of an unfinished message behind."""
@@ -209,9 +211,10 @@ class Intake:
     def _body(self, data: bytes) -> None:
         """Keep a small body in memory, put a large one into its file as it comes."""
         self._scan.feed(data)
-        if self._scan.loops(MOST_RECEIVED):
-            self._drop_with(_NO_LOOP)
+        if self._scan.loops(MOST_RECEIVED) or self._scan.too_large:
+            self._drop_with(_LOOPS if self._scan.loops(MOST_RECEIVED) else _HUGE_HEADER)
             return
+        self._eightbit = self._eightbit or not data.isascii()
         self._held.append(data)
         self._octets += len(data)
         if self._octets > HELD:
@@ -261,7 +264,7 @@ class Intake:
         assert mail is not None
         accepted = self._server.accepted
         utf8 = mail.utf8 or needs_utf8(mail.sender)
-        envelope = Envelope(message.id, time.time(), message.size, mail.eightbit, utf8, mail.sender, mail.ret,
+        envelope = Envelope(message.id, time.time(), message.size, self._eightbit, utf8, mail.sender, mail.ret,
                             mail.envid, self._via)
         recipients = [Recipient(str(n), r.destination or "new", r.address, r.notify, r.orcpt, None)
                       for n, r in enumerate(accepted, 1)]

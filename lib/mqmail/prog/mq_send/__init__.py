@@ -1,0 +1,39 @@
+"""mq-send: the scheduler. Takes messages from the queue to the services of their destinations.
+
+Usage:
+  mq-send [--home DIR] [--ready-fd N]
+  mq-send --help
+
+Options:
+  --home DIR      the mqmail home (default: $MQMAIL_HOME or /var/mqmail)
+  --ready-fd N    write a newline to descriptor N once messages are taken
+  --help          this text
+
+TERM finishes what is being delivered and ends; HUP reads the control files again; ALRM tries all
+waiting messages now.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+from mqmail.base import lock, ready
+from mqmail.net import daemon
+from mqmail.prog.mq_send.scheduler import Scheduler
+
+
+def main(argv: list[str]) -> int:
+    """Run the daemon until TERM."""
+    home, ready_fd, _ = daemon.arguments(__doc__, argv)
+    daemon.enter(home)
+    daemon.become("mq-send")
+    held = lock.hold("run/mq-send.lock", "mq-send")
+    loop = daemon.new_loop()
+    scheduler = Scheduler(loop)
+    scheduler.start()
+    gc.freeze()
+    ready.announce(ready_fd)
+    daemon.run_loop(loop, scheduler.stop, scheduler.reload, {"SIGALRM": scheduler.run_all})
+    os.close(held)
+    return 0

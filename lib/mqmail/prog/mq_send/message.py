@@ -1,0 +1,262 @@
+"""One message's way through an attempt: its record, its jobs, what becomes of it.
+
+Everything that happens to a recipient becomes a line of the record first (in memory); the lines reach
+the file
+
+* at once, without fsync, when other recipients of the message are still under way (a killed mq-send
+  then repeats nobody);
+* with fsync before the sender is told of a failure, and when the message has to wait;
+* never, when all recipients succeeded in one go: the record is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+from mqmail.base import log
+from mqmail.base.failure import BadFile
+from mqmail.prog.mq_send import report
+from mqmail.prog.mq_send.job import MOST_RECIPIENTS, Job
+from mqmail.prog.mq_send.verdicts import Clock, Verdict, due, lines_for, of_reply
+from mqmail.queue import lines, store
+from mqmail.queue import record as records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mqmail.prog.mq_send.scheduler import Scheduler
+    from mqmail.queue.record import Envelope, Record, State
+    from mqmail.xmtp.reply import Reply
+
+_MOST_ROUNDS = 100          # replacements are followed at once, this often
+_RETRY_DISK = 5.0           # seconds until a record that could not be written is tried again
+
+
+class Message:
+    """An active message. ``attempt`` returns when it is due again (seconds since the epoch), or None
+    when it is finished or has been set aside."""
+
+    def __init__(self, scheduler: Scheduler, id: str, place: str, force: bool) -> None:
+        self.id = id
+        self._scheduler = scheduler
+        self._place = place
+        self._force = force
+        self._record: Record
+        self._envelope: Envelope
+        self._written = 0           # octets of the record that are in the file
+        self._unwritten: list[bytes] = []
+        self._unsynced = False      # a final verdict is in the file, but perhaps not on the disk
+        self._body = -1
+        self._left = 0              # recipients under way
+        self._flushing = False
+
+    async def attempt(self) -> float | None:
+        """Try everything that is due, tell whom to tell, and see what is left."""
+        try:
+            if not self._load():
+                return None
+            await self._try_all()
+            await self._tell()
+            return await self._settle()
+        except BadFile as error:
+            return self._set_aside(error)
+        finally:
+            if self._body >= 0:
+                os.close(self._body)
+
+    def _load(self) -> bool:
+        try:
+            data = store.read(self._place, self.id)
+        except FileNotFoundError:
+            return False            # finished already: ids may be told twice
+        record = records.parse(data, f"queue/{self._place}/{self.id}")
+        if not record.complete:     # never acknowledged, or still being written: its writer will tell
+            log.event("record_incomplete", id=self.id)
+            return False
+        assert record.envelope is not None
+        if record.envelope.id != self.id:
+            raise BadFile(f"the record of {self.id} says it is {record.envelope.id}")
+        self._record, self._envelope = record, record.envelope
+        self._written = record.good_length
+        return True
+
+    def _set_aside(self, error: BadFile) -> None:
+        """One bad record must not stop the others; a person has to look at it."""
+        try:
+            path = store.set_aside(self._place, self.id)
+        except OSError as failed:
+            path = f"(not moved: {failed.strerror})"
+        log.event("record_bad", id=self.id, path=path, error=error.text)
+
+    # --- trying ---
+
+    async def _try_all(self) -> None:
+        """Rounds of jobs, until what is left has to wait (a replaced recipient is due at once)."""
+        for _ in range(_MOST_ROUNDS):
+            states = self._due()
+            if not states or self._scheduler.stopping:
+                return
+            self._left = len(states)
+            for waiter in [self._scheduler.submit(destination, job)
+                           for destination, job in self._jobs(states)]:
+                await waiter
+            self._flush_soon()
+
+    def _due(self) -> list[State]:
+        force, self._force = self._force, False
+        now = time.time()
+        return [s for s in self._record.current()
+                if s.kind == "pending" or s.kind == "wait" and (force or s.until <= now)]
+
+    def _jobs(self, states: list[State]) -> list[tuple[str, Job]]:
+        """A job for each destination and sender, of at most 100 recipients."""
+        groups: dict[tuple[str, str], list[State]] = {}
+        for state in states:
+            sender = report.sender_of(self._record, state)
+            groups.setdefault((state.recipient.destination, sender), []).append(state)
+        return [(destination, Job(self._envelope, sender, destination, part[i:i + MOST_RECIPIENTS],
+                                  self._said, self._open_body))
+                for (destination, sender), part in groups.items()
+                for i in range(0, len(part), MOST_RECIPIENTS)]
+
+    def _open_body(self) -> int:
+        if self._body < 0:
+            self._body = store.open_body(self.id, self._envelope.size)
+        return self._body
+
+    def _said(self, state: State, answer: Reply | None, why: str) -> None:
+        """A recipient's verdict has come."""
+        self._left -= 1
+        recipient = state.recipient
+        if answer is None and self._scheduler.stopping:
+            return
+        verdict = of_reply(answer, why, asked=recipient.destination == "new")
+        clock = Clock(time.time(), self._scheduler.lifetime, random.random())  # noqa: S311  spreads load
+        made = lines_for(self._record, state, verdict, clock)
+        self._unwritten.append(made)
+        records.extend(self._record, made)
+        self._log(state, recipient.destination, recipient.address, verdict)
+        if self._left and state.kind != "replaced":
+            self._flush_soon(only_final=state.kind in ("done", "fail"))
+
+    def _log(self, state: State, destination: str, address: str, verdict: Verdict) -> None:
+        if state.kind in ("replaced", "pending"):
+            log.event("replaced", id=self.id, to=state.recipient.seq, destination=destination,
+                      address=address, by=" ".join([f"@{t.destination}:{t.address}" for t in verdict.targets]))
+            return
+        name = {"done": "delivered", "wait": "deferred", "fail": "failed"}[state.kind]
+        until = int(state.until - time.time()) if state.kind == "wait" else None
+        log.event(name, id=self.id, to=state.recipient.seq, destination=destination, address=address,
+                  status=state.status, retry=until, host=state.host, said=state.said[:300])
+
+    # --- the record's file ---
+
+    def _flush_soon(self, only_final: bool = False) -> None:
+        """Write what has been learnt when recipients are still under way."""
+        if only_final and self._left and not self._flushing:
+            self._flushing = True
+            self._scheduler.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """To the file, not to the disk. What cannot be written now is written with the rest later."""
+        self._flushing = False
+        if not self._unwritten or not self._left:
+            return
+        data = b"".join(self._unwritten)
+        try:
+            self._written = store.append(self._place, self.id, self._written, data, sync=False)
+        except (OSError, BadFile) as error:
+            log.event("record_not_written", id=self.id, error=str(error))
+            return
+        self._unwritten = []
+        self._unsynced = True
+
+    async def _sync(self) -> None:
+        """To the disk. While that fails the message stays here: nothing may be done twice or unsaid."""
+        data, self._unwritten = b"".join(self._unwritten), []
+        while data or self._unsynced:
+            try:
+                self._written = await self._scheduler.journal.append(self._place, self.id, self._written, data)
+                self._unsynced = False
+                return
+            except OSError as error:
+                log.event("record_not_written", id=self.id, error=error.strerror or str(error))
+                if self._scheduler.stopping:
+                    return
+                await self._scheduler.sleep(_RETRY_DISK)
+
+    # --- telling the sender ---
+
+    async def _tell(self) -> None:
+        """All failures of this attempt go to the sender in one report (one for each sender)."""
+        waiting = report.to_tell(self._record)
+        if not waiting or self._scheduler.stopping:
+            return
+        await self._sync()
+        for sender, states in waiting.items():
+            addresses = {s.recipient.seq: report.parameters(self._record, s) for s in states}
+            job = Job(self._envelope, sender, "error", states, self._told, self._open_body, addresses)
+            await self._scheduler.submit("error", job)
+
+    def _told(self, state: State, answer: Reply | None, why: str) -> None:
+        seq = state.recipient.seq
+        if answer is None or answer.code >= 300:
+            log.event("report_deferred", id=self.id, to=seq, said=answer.said() if answer else why)
+            return
+        action = report.action(state)
+        made = lines.told_line(seq, time.time(), action)
+        self._unwritten.append(made)
+        records.extend(self._record, made)
+        log.event("told", id=self.id, to=seq, action=action, said=answer.said()[:300])
+
+    # --- what is left ---
+
+    async def _settle(self) -> float | None:
+        left = [s for s in self._record.current() if not _settled(s)]
+        if not left:
+            store.remove(self._place, self.id)
+            log.event("finished", id=self.id, seconds=f"{time.time() - self._envelope.at:.3f}")
+            return None
+        until = min([self._next(state) for state in left])
+        await self._sync()
+        self._move(until)
+        return until
+
+    def _next(self, state: State) -> float:
+        """When to look at this recipient again."""
+        if state.kind == "wait":
+            return float(state.until)
+        now = time.time()
+        if state.kind == "pending":
+            return now
+        clock = Clock(now, self._scheduler.lifetime, random.random())  # noqa: S311
+        return due(self._envelope.at, "error", Verdict("wait", broken=True), clock)
+
+    def _move(self, until: float) -> None:
+        """To ``wait``, the time in the file's mtime. If that fails it is found where it is."""
+        if self._scheduler.stopping and self._place == "new" and self._written == 0:
+            return
+        try:
+            store.set_due(self._place, self.id, until)
+            if self._place != "wait":
+                store.move(self.id, self._place, "wait")
+                self._place = "wait"
+        except OSError as error:
+            log.event("record_not_moved", id=self.id, error=error.strerror)
+
+    @property
+    def place(self) -> str:
+        """Where the record is: ``new`` or ``wait``."""
+        return self._place
+
+    def rescue(self) -> None:
+        """At the end, if it cannot be waited for: save what is known."""
+        self._left += 1
+        self._flush()
+
+
+def _settled(state: State) -> bool:
+    return state.kind in ("done", "fail") and report.action(state) in ("", "none")
+
+

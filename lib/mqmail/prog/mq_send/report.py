@@ -1,0 +1,60 @@
+"""Who is to be told what (RFC 3461): decides, and words the transaction to destination ``error``. Pure."""
+
+from __future__ import annotations
+
+from mqmail.base import xtext
+from mqmail.queue.record import Record, State
+
+_PLACES = frozenset(("mailbox", "local"))
+
+
+def action(state: State) -> str:
+    """``failed``, ``delivered``, ``relayed``: the sender is to be told so; ``none``: a failure nobody
+    asked to hear of; "": nothing to tell (any more)."""
+    notify = state.recipient.notify
+    if state.told:
+        return ""
+    if state.kind == "fail":
+        return "failed" if not notify or "failure" in notify else "none"
+    if state.kind == "done" and "success" in notify:
+        return "delivered" if state.recipient.destination in _PLACES else "relayed"
+    return ""
+
+
+def to_tell(record: Record) -> dict[str, list[State]]:
+    """Recipients with something to tell, by the sender who is to hear it."""
+    found: dict[str, list[State]] = {}
+    for state in record.current():
+        if action(state) not in ("", "none"):
+            found.setdefault(sender_of(record, state), []).append(state)
+    return found
+
+
+def sender_of(record: Record, state: State) -> str:
+    """The envelope sender for this recipient."""
+    assert record.envelope is not None
+    own = state.recipient.sender
+    return record.envelope.sender if own is None else own
+
+
+def first_given(record: Record, state: State) -> str:
+    """The address that the sender knows. Where mail is forwarded to is nobody's business but a
+    list's owner's (SPEC: confidential forwarding addresses are not revealed)."""
+    if state.recipient.sender is not None:
+        return state.recipient.address
+    return record.recipients[state.recipient.seq.partition(".")[0]].first.address
+
+
+def parameters(record: Record, state: State) -> tuple[str, list[str]]:
+    """(address, RCPT parameters) for one recipient in the transaction to ``error``."""
+    shown, current = first_given(record, state), state.recipient.address
+    said = state.said.replace(current, shown) if current != shown else state.said
+    words = [f"XACTION={action(state)}", f"XSTATUS={state.status}"]
+    if said:
+        words.append(f"XSAID={xtext.encode(said)}")
+    if state.host:
+        words.append(f"XHOST={xtext.encode(state.host)}")
+    if state.recipient.orcpt:
+        kind, _, address = state.recipient.orcpt.partition(";")
+        words.append(f"ORCPT={kind};{xtext.encode(address)}")
+    return shown, words

@@ -1,0 +1,261 @@
+"""The scheduler: learns of messages, begins them in turn, gives their jobs to the services.
+
+It learns of new messages by datagrams to run/trigger, and because datagrams are only hints it looks
+through ``queue/new`` when it starts and every five minutes; so none is missed, whoever was down and
+whatever buffer was full. At the start it reads names and times of waiting records, not their contents,
+a few hundred at a time between other work: new mail is delivered meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from mqmail.base import log, program, unix
+from mqmail.base.waiter import Running, Waiter
+from mqmail.control import reader
+from mqmail.net import trigger
+from mqmail.net.stream import Deadlines
+from mqmail.prog.mq_send.agenda import Agenda
+from mqmail.prog.mq_send.journal import Journal
+from mqmail.prog.mq_send.message import Message
+from mqmail.prog.mq_send.outlet import Outlet
+from mqmail.queue import ids, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+
+    from mqmail.control.destinations import Destination
+    from mqmail.prog.mq_send.job import Job
+
+CONTROL = ("me", "destinations", "queuelifetime", "concurrencylocal", "concurrencyremote")
+MOST_ACTIVE = 500           # messages in memory
+SCAN_STEP = 200             # directory entries looked at in one go
+RESCAN = 300.0              # seconds between looks through queue/new
+CLEAN = 3600.0              # seconds between looks for what was never acknowledged
+GRACE = 15.0                # seconds for what is being delivered when we are told to stop
+_AFTER_BUG = 300.0          # seconds until a message that met a bug of ours is tried again
+_PAUSE = 0.005              # seconds between two steps of a scan: others get their turn
+_CONCURRENCY = {"remote": "concurrencyremote", "mailbox": "concurrencylocal", "local": "concurrencylocal"}
+_DEFAULT_CONCURRENCY = 10
+
+
+class Scheduler:
+    """One per queue. ``start``, then the loop runs it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.stopping = False
+        self.journal = Journal(loop)
+        self._deadlines = Deadlines(loop)
+        self._agenda = Agenda()
+        self._active: dict[str, Message] = {}
+        self._outlets: dict[str, Outlet] = {}
+        self._stopped: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._control = reader.load(".", CONTROL)
+        self._pumping = False
+        self._scanning = False
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds a recipient is tried."""
+        return float(self._control.queuelifetime)
+
+    def start(self) -> None:
+        """Listen for new ids, then look through the queue."""
+        self._trigger = unix.listen(trigger.PATH, mode=0o622, kind=unix.SOCK_DGRAM)
+        self._trigger.setblocking(False)
+        self.loop.add_reader(self._trigger.fileno(), self._triggered)
+        self._rescan()
+        self._scan(self._waiting_records())
+        self.loop.call_later(60.0, self._clean)
+
+    def reload(self) -> None:
+        """Read the control files again; raises BadFile and changes nothing when one is wrong."""
+        self._control = reader.load(".", CONTROL)
+        for name, outlet in self._outlets.items():
+            service = self._control.destinations.lookup(name)
+            if service is not None:
+                outlet.configure(service, self._limit(service))
+
+    # --- learning of messages ---
+
+    def _triggered(self) -> None:
+        while True:
+            try:
+                data = self._trigger.recv(trigger.LONGEST)
+            except OSError:
+                break
+            for word in data.decode("ascii", "replace").split("\n"):
+                if ids.is_id(word):
+                    self._agenda.add_fresh(word)
+                elif word == "*run":
+                    self.run_all()
+                elif word == "*scan":
+                    self._scan(self._new_records())
+        self.pump()
+
+    def run_all(self) -> None:
+        """Try all waiting messages now."""
+        log.event("run_all", waiting=len(self._agenda))
+        self._agenda.force_all()
+        self.pump()
+
+    def _rescan(self) -> None:
+        if not self.stopping:
+            self._scan(self._new_records())
+            self.loop.call_later(RESCAN, self._rescan)
+
+    def _new_records(self) -> Iterator[object]:
+        for id, _ in store.scan_names("new", stat=False):
+            self._agenda.add_fresh(id)
+            yield id
+
+    def _waiting_records(self) -> Iterator[object]:
+        found = 0
+        for id, at in store.scan_names("wait"):
+            self._agenda.add_due(id, at)
+            found += 1
+            yield id
+        log.event("scanned", waiting=found)
+
+    def _scan(self, steps: Iterator[object]) -> None:
+        """Go through *steps* a few hundred at a time."""
+        try:
+            for count, _ in enumerate(steps, 1):
+                if count == SCAN_STEP:
+                    self.loop.call_later(_PAUSE, self._scan, steps)
+                    break
+        except OSError as error:
+            log.event("scan_failed", error=program.describe(error))
+        self.pump()
+
+    def _clean(self) -> None:
+        """Remove what was never acknowledged, in small steps."""
+        if not self.stopping:
+            self._scan(store.remove_orphans(time.time()))
+            self.loop.call_later(CLEAN, self._clean)
+
+    # --- beginning messages ---
+
+    def pump(self) -> None:
+        """Begin what can be begun; ask to be woken for what is due later."""
+        if self._pumping or self.stopping:
+            return
+        self._pumping = True
+        try:
+            while len(self._active) < MOST_ACTIVE:
+                found = self._agenda.next(time.time())
+                if found is None:
+                    break
+                self._begin(*found)
+        finally:
+            self._pumping = False
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self._agenda.wake_at()
+        if at is not None and len(self._active) < MOST_ACTIVE:
+            self._timer = self.loop.call_later(min(max(at - time.time(), 0.01), 60.0), self.pump)
+
+    def _begin(self, id: str, place: str, force: bool) -> None:
+        message = Message(self, id, place, force)
+        self._active[id] = message
+        Running(message.attempt(), lambda due, error: self._ended(message, due, error))
+
+    def _ended(self, message: Message, due: float | None, error: BaseException | None) -> None:
+        """An attempt is over. Trouble of the system's or ours costs time, never the message."""
+        id = message.id
+        self._active.pop(id, None)
+        self._agenda.finished(id)
+        if error is not None:
+            self._trouble(message, error)
+        elif due is not None:
+            self._agenda.add_due(id, due) if message.place == "wait" else self._again(message)
+        if self.stopping:
+            self._check_stopped()
+        else:
+            self.pump()
+
+    def _trouble(self, message: Message, error: BaseException) -> None:
+        if isinstance(error, OSError):
+            log.event("message_trouble", id=message.id, error=program.describe(error))
+        else:
+            program.bug(error, id=message.id)
+        self._again(message)
+
+    def _again(self, message: Message) -> None:
+        """Look at it again later, wherever its record is."""
+        if message.place == "wait":
+            self._agenda.add_due(message.id, time.time() + _AFTER_BUG)
+        else:
+            self.loop.call_later(_AFTER_BUG, self._fresh_again, message.id)
+
+    def _fresh_again(self, id: str) -> None:
+        self._agenda.add_fresh(id)
+        self.pump()
+
+    # --- services ---
+
+    def submit(self, destination: str, job: Job) -> Waiter:
+        """Give *job* to its destination's service; the Waiter comes when it is over."""
+        outlet = self._outlets.get(destination) or self._make_outlet(destination)
+        if outlet is None or self.stopping:
+            job.finish(f"no service for destination {destination}" if outlet is None else "closing down", None)
+            return job.done
+        return outlet.submit(job)
+
+    def _make_outlet(self, name: str) -> Outlet | None:
+        service = self._control.destinations.lookup(name)
+        if service is None:
+            log.event("no_service", destination=name)
+            return None
+        outlet = Outlet(self.loop, self._deadlines, self._control.me, service, self._limit(service))
+        self._outlets[name] = outlet
+        return outlet
+
+    def _limit(self, service: Destination) -> int:
+        if service.concurrency is not None:
+            return service.concurrency
+        name = _CONCURRENCY.get(service.name)
+        return int(self._control[name]) if name else _DEFAULT_CONCURRENCY
+
+    def sleep(self, seconds: float) -> Waiter:
+        """A Waiter that comes after *seconds*."""
+        waiter = Waiter()
+        self.loop.call_later(seconds, waiter.set)
+        return waiter
+
+    # --- the end ---
+
+    def stop(self, stopped: Callable[[], None]) -> None:
+        """Begin nothing more; what is with a service may end; then call *stopped*."""
+        self.stopping = True
+        self._stopped = stopped
+        self.loop.remove_reader(self._trigger.fileno())
+        for outlet in self._outlets.values():
+            outlet.give_up()
+        self.loop.call_later(GRACE, self._rescue)
+        self._check_stopped()
+
+    def _check_stopped(self) -> None:
+        if not self._active and self._stopped is not None:
+            stopped, self._stopped = self._stopped, None
+            for outlet in self._outlets.values():
+                outlet.close_idle()
+            self._trigger.close()
+            os.unlink(trigger.PATH)
+            stopped()
+
+    def _rescue(self) -> None:
+        """Some services did not finish in time: save what is known, and end."""
+        for message in self._active.values():
+            message.rescue()
+        self._active.clear()
+        self._check_stopped()

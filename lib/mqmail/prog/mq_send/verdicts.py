@@ -1,0 +1,149 @@
+"""What a service's answer means for a recipient. Pure: replies in, record lines out.
+
+2xx is done, 4xx is later, 5xx has failed, 551 replaces the recipient. No answer, an answer that makes
+no sense, and a complaint about the protocol itself (500, 502, 503, 504, 555) are our trouble or the
+service's, not the recipient's: later.
+"""
+
+from __future__ import annotations
+
+from mqmail.base.value import value
+from mqmail.mail.retry import SKIP_LOCAL, SKIP_REMOTE, expired, next_attempt
+from mqmail.queue import lines
+from mqmail.queue.record import Record, Recipient, State, ancestors
+from mqmail.xmtp.reply import ProtocolError, Reply, Target, facts_of, targets_of
+
+DEEPEST = 20                # replacements of replacements: more is a loop
+_LOCAL = frozenset(("new", "mailbox", "local"))
+_OUR_TROUBLE = frozenset((500, 502, 503, 504, 555))
+_LONGEST_HINT = 86400
+_SOON = 10.0                # seconds until a broken service is tried again, at first
+
+
+@value
+class Verdict:
+    """*kind* done, wait, fail or replace; *status* RFC 3463; *host* and *said* for record and log;
+    *targets* for replace; *retry* seconds that the service asks for (0: none); *broken*: the service
+    gave no answer."""
+
+    kind: str
+    status: str = ""
+    host: str = ""
+    said: str = ""
+    targets: tuple[Target, ...] = ()
+    retry: int = 0
+    broken: bool = False
+
+
+@value
+class Clock:
+    """What time-dependent rules need: *now*, the queue's *lifetime* in seconds, *fuzz* in [0, 1)."""
+
+    now: float
+    lifetime: float
+    fuzz: float = 0.0
+
+
+def of_reply(answer: Reply | None, why: str = "", asked: bool = False) -> Verdict:
+    """The verdict in *answer*; None: the session ended without one, *why* says how. *asked*: there was
+    no body, so a 2xx delivers nothing."""
+    if answer is None:
+        return Verdict("wait", "4.4.2", "", why or "no answer", broken=True)
+    facts = facts_of(answer.text)
+    host, said = facts.get("host", ""), facts.get("said") or answer.said()
+    code = answer.code
+    if 200 <= code < 300:
+        if asked:
+            return Verdict("wait", "4.3.5", host, f"accepted without a body: {said}")
+        return Verdict("done", _status(answer, "2.0.0"), host, said)
+    if code == 551:
+        return _elsewhere(answer, host, said)
+    if 400 <= code < 500:
+        return Verdict("wait", _status(answer, "4.0.0"), host, said, retry=_hint(facts))
+    if code < 300 or code >= 600 or code in _OUR_TROUBLE or _is_syntax(answer):
+        return Verdict("wait", "4.5.0", host, f"unexpected answer: {said}")
+    return Verdict("fail", _status(answer, "5.0.0"), host, said)
+
+
+def _is_syntax(answer: Reply) -> bool:
+    """501 about anything but the address is about how we speak."""
+    return answer.code == 501 and not answer.status.startswith("5.1.")
+
+
+def _status(answer: Reply, default: str) -> str:
+    return answer.status or default
+
+
+def _hint(facts: dict[str, str]) -> int:
+    text = facts.get("retry", "")
+    good = text.isascii() and text.isdigit() and len(text) <= 6
+    return min(int(text), _LONGEST_HINT) if good else 0
+
+
+def _elsewhere(answer: Reply, host: str, said: str) -> Verdict:
+    if not any("<" in line for line in answer.lines):       # plain RFC 5321: not here, and no hint
+        return Verdict("fail", "5.1.6", host, said)
+    try:
+        return Verdict("replace", "5.1.6", host, said, tuple(targets_of(answer)))
+    except ProtocolError as error:
+        return Verdict("wait", "4.5.0", host, str(error))
+
+
+def lines_for(record: Record, state: State, verdict: Verdict, clock: Clock) -> bytes:
+    """The record lines that *verdict* makes for the recipient in *state*."""
+    seq, now = state.recipient.seq, clock.now
+    if verdict.kind == "done":
+        return lines.done_line(seq, now, verdict.status, verdict.host, verdict.said)
+    if verdict.kind == "fail":
+        return lines.fail_line(seq, now, verdict.status, verdict.host, verdict.said)
+    if verdict.kind == "replace":
+        return _replace(record, state, verdict, now)
+    assert record.envelope is not None
+    arrived = record.envelope.at
+    if expired(arrived, now, clock.lifetime):
+        said = f"not delivered in {int(clock.lifetime) // 3600} hours; last: {verdict.said}"
+        return lines.fail_line(seq, now, "5.4.7", verdict.host, said)
+    until = due(arrived, state.recipient.destination, verdict, clock)
+    return lines.wait_line(seq, now, verdict.status, until, verdict.host, verdict.said)
+
+
+def due(arrived: float, destination: str, verdict: Verdict, clock: Clock) -> float:
+    """When to try again: as the service asks, or qmail's schedule, or sooner when the service itself
+    was away (10 seconds at first, then a quarter of the message's age)."""
+    if verdict.retry:
+        return clock.now + max(1, verdict.retry)
+    skip = SKIP_LOCAL if destination in _LOCAL else SKIP_REMOTE
+    until = next_attempt(arrived, clock.now, skip, clock.fuzz)
+    if verdict.broken:
+        until = min(until, clock.now + max(_SOON, (clock.now - arrived) / 4) * (1 + clock.fuzz / 10))
+    return until
+
+
+def _replace(record: Record, state: State, verdict: Verdict, now: float) -> bytes:
+    """Lines that put the targets in the recipient's place: loops fail, what the message has already goes."""
+    seq = state.recipient.seq
+    before = ancestors(record, seq) + [state.recipient]
+    visited = {(r.destination, r.address) for r in before}
+    if len(before) > DEEPEST or any((t.destination, t.address) in visited for t in verdict.targets):
+        return lines.fail_line(seq, now, "5.4.6", verdict.host, "this address forwards to itself")
+    fresh = _unknown(record, state.recipient, verdict.targets)
+    if not fresh:
+        return lines.done_line(seq, now, "2.1.5", "", "the message goes there already")
+    return lines.replacements(seq, [(t.destination, t.address, t.sender or None) for t in fresh])
+
+
+def _unknown(record: Record, recipient: Recipient, targets: tuple[Target, ...]) -> list[Target]:
+    """The targets that no other recipient of the message has (SPEC: duplicates are suppressed)."""
+    known = {_key(s.recipient) for s in record.current()
+             if s.kind != "fail" and s.recipient.seq != recipient.seq and s.recipient.destination != "new"}
+    fresh = []
+    for target in targets:
+        key = (target.destination, target.address, target.sender or recipient.sender)
+        if key not in known:
+            known.add(key)
+            fresh.append(target)
+    return fresh
+
+
+def _key(recipient: Recipient) -> tuple[str, str, str | None]:
+    return recipient.destination, recipient.address, recipient.sender
