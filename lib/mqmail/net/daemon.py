@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HOME = "/var/mqmail"
 GRACE = 20.0            # seconds a worker has to end after TERM
+_PR_SET_PDEATHSIG = 1   # <linux/prctl.h>
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
@@ -55,6 +56,15 @@ def become(name: str) -> None:
             comm.write(name[:15])
     except OSError:
         pass
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when *parent*, which forked it, ends: what is left of a killed
+    daemon must not hold its locks. A change of uid undoes this (prctl(2)), so call it afterwards."""
+    import ctypes
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:      # it ended before we asked
+        os._exit(111)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -154,6 +164,7 @@ class Workers:
                 self._start(number)
 
     def _start(self, number: int) -> None:
+        parent = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:
@@ -161,14 +172,15 @@ class Workers:
             self._due[number] = time.monotonic() + 1.0
             return
         if pid == 0:
-            self._child(number)
+            self._child(number, parent)
         self._pids[pid] = number
         self._started[number] = time.monotonic()
 
-    def _child(self, number: int) -> None:
+    def _child(self, number: int, parent: int) -> None:
         """In the worker: default signals, the work, and out."""
         code = 111
         try:
+            die_with_parent(parent)
             for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(one, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
