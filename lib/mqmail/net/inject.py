@@ -10,6 +10,7 @@ import io
 import os
 import time
 
+from mqmail import __version__
 from mqmail.base.failure import Usage
 from mqmail.control import reader
 from mqmail.mail import address, header, mailboxes
@@ -29,14 +30,16 @@ _HOST_VARIABLES = {"defaulthost": "QMAILDEFAULTHOST", "defaultdomain": "QMAILDEF
                    "plusdomain": "QMAILPLUSDOMAIN", "idhost": "QMAILIDHOST"}
 
 
-def leading(arguments: list[str]) -> tuple[str, bool, list[str]]:
-    """(home, whether --help is asked for, the other arguments). ``--home DIR`` stands before all
-    one-letter options; without it MQMAIL_HOME counts."""
+def leading(arguments: list[str], usage: str) -> tuple[str, str, list[str]]:
+    """(home, what --help or --version has to say or "", the other arguments). ``--home DIR`` stands
+    before all one-letter options; without it MQMAIL_HOME counts."""
     home, rest = os.environ.get("MQMAIL_HOME") or HOME, arguments
     while rest and rest[0][:2] == "--" and rest[0] != "--":
         word, equals, text = rest[0].partition("=")
         if word == "--help":
-            return home, True, rest[1:]
+            return home, usage, rest[1:]
+        if word == "--version":
+            return home, f"mqmail {__version__}\n", rest[1:]
         if word != "--home":
             raise Usage(f"unknown option {word}; --help lists them")
         if not equals:
@@ -44,7 +47,7 @@ def leading(arguments: list[str]) -> tuple[str, bool, list[str]]:
         if not text:
             raise Usage("option --home needs a directory")
         home, rest = text, rest[1:]
-    return home, False, rest
+    return home, "", rest
 
 
 def settings(home: str, environ: Mapping[str, str]) -> Settings:

@@ -1,6 +1,7 @@
 """Put a mail message into the queue.
 
 Usage: mq-inject [--home DIR] [-aAhHnN] [-f SENDER] [RECIPIENT ...]
+       mq-inject --help | --version
 
   -A         send to the RECIPIENTs, or without any to those in the header (default)
   -a         send to the RECIPIENTs only
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Returns 0; Failures carry 100 (permanent) and 111 (temporary)."""
-    home, wants_help, rest = inject.leading(arguments)
-    if wants_help:
-        files.write_all(1, (__doc__ or "").encode())
+    home, answer, rest = inject.leading(arguments, __doc__ or "")
+    if answer:
+        files.write_all(1, answer.encode())
         return 0
     found, recipients = options.parse(rest, "aAhHnNf:")
     source = inject.Input()

@@ -3,6 +3,7 @@
 Usage: sendmail [--home DIR] [options] [--] RECIPIENT ...
        sendmail [--home DIR] [options] -t [--] [RECIPIENT ...]
        sendmail [--home DIR] -bs | -bp | -bi | -q
+       sendmail --help | --version
        mailq | newaliases
 
   -t            send also to the recipients in the header
@@ -78,9 +79,9 @@ def sysexit(failure: Failure) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    home, wants_help, rest = inject.leading(arguments)
-    if wants_help:
-        files.write_all(1, (__doc__ or "").encode())
+    home, answer, rest = inject.leading(arguments, __doc__ or "")
+    if answer:
+        files.write_all(1, answer.encode())
         return 0
     found, recipients = options.parse(rest, LETTERS)
     mode = _mode(found)
