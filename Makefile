@@ -1,0 +1,67 @@
+# make          what the programs need: .venv/ with the dependencies of setup.cfg
+# make run      a small mail system to look at and talk to, in run/ (or RUN=DIR)
+# make test     the tests (TESTS=tests/unit for some of them)
+# make bench    measurements
+# make lint     ruff, mypy and mandoc, those that are installed
+
+PYTHON = python3
+RUN = run
+TESTS = tests
+python = .venv/bin/python
+# $(call needs,SECTION,OPTION): the words of an option in setup.cfg
+needs = $(shell $(PYTHON) -c 'import configparser as c; f = c.ConfigParser(); \
+	f.read("setup.cfg"); print(*f["$(1)"]["$(2)"].split())')
+
+setup: .venv/.setup
+	@$(python) -m compileall -q lib
+
+.venv/.setup: setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo '$(PYTHON) is older than 3.11: say make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@[ -x .venv/bin/pip ] || $(PYTHON) -m venv .venv >/dev/null || $(MAKE) --no-print-directory venv-without-ensurepip
+	$(python) -m pip install -q --disable-pip-version-check $(call needs,options,install_requires)
+	@touch $@
+
+.venv/.test: .venv/.setup
+	$(python) -m pip install -q --disable-pip-version-check $(call needs,options.extras_require,test)
+	@touch $@
+
+test: setup .venv/.test
+	$(python) -m pytest $(TESTS)
+
+run: setup
+	@exec $(python) -IS -c "$$DEMO" $(RUN)
+
+bench: setup
+	$(python) bench/bench.py
+
+lint:
+	! command -v ruff || ruff check
+	! command -v mypy || mypy
+	! command -v mandoc || mandoc -T lint -W warning man/*
+
+clean:
+	rm -rf .venv build
+
+# Debian's python3 comes without ensurepip: take pip from the package index.
+venv-without-ensurepip:
+	@rm -rf .venv
+	@$(PYTHON) -m venv --without-pip .venv && $(python) -c "$$GET_PIP" || \
+	    { rm -rf .venv; echo 'no virtual environment: apt-get install python3-venv' >&2; exit 1; }
+
+define GET_PIP
+import os, re, ssl, subprocess, sys, urllib.parse, urllib.request
+page = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
+trust = ssl.create_default_context(cafile=os.environ.get("PIP_CERT"))
+def get(url):
+    return urllib.request.urlopen(url, timeout=60, context=trust).read()
+links = re.findall(r'href="([^"#]*/pip-[0-9.]+-py3-none-any\.whl)', get(page).decode())
+link = max(links, key=lambda text: [int(n) for n in text.split("/pip-")[1].split("-")[0].split(".")])
+wheel = os.path.join(".venv", link.rpartition("/")[2])
+with open(wheel, "wb") as file:
+    file.write(get(urllib.parse.urljoin(page, link)))
+sys.exit(subprocess.call([sys.executable, wheel + "/pip", "install", "-q", "--no-index", wheel]))
+endef
+export GET_PIP
+
+.PHONY: setup test run bench lint clean venv-without-ensurepip

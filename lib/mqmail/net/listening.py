@@ -1,0 +1,44 @@
+"""TCP sockets to listen on, made before root is given up."""
+
+from __future__ import annotations
+
+import errno
+import os
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IPV6,
+    IPV6_V6ONLY,
+    SO_REUSEADDR,
+    SOCK_CLOEXEC,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
+
+from mqmail.base.failure import Temporary
+
+BACKLOG = 1024
+_WHAT_TO_DO = {
+    errno.EADDRINUSE: "stop what listens there (see ss -ltnp), or change control/listeners",
+    errno.EADDRNOTAVAIL: "this host has no such address: change control/listeners",
+    errno.EACCES: "ports below 1024 are root's: start it as root, or change control/listeners",
+}
+
+
+def listen(address: str, port: int) -> socket:
+    """A listening socket at *address* (IPv4 or IPv6, as text). Raises Temporary, saying what to do."""
+    family = AF_INET6 if ":" in address else AF_INET
+    try:
+        sock = socket(family, SOCK_STREAM | SOCK_CLOEXEC)
+        sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        if family == AF_INET6:
+            sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)       # IPv4 has lines of its own
+        sock.bind((address, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        shown = f"[{address}]:{port}" if family == AF_INET6 else f"{address}:{port}"
+        number = error.errno or errno.EIO
+        what = _WHAT_TO_DO.get(number, "see control/listeners")
+        raise Temporary(f"{shown}: {os.strerror(number)}: {what}") from None
+    return sock

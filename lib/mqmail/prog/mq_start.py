@@ -1,0 +1,94 @@
+"""mq-start: runs a whole home in the foreground.
+
+Usage:
+  mq-start [--home DIR] [--ready-fd N]
+  mq-start --help
+
+Options:
+  --home DIR      the mqmail home (default: $MQMAIL_HOME or /var/mqmail)
+  --ready-fd N    write a newline to descriptor N once mail is accepted
+  --help          this text
+
+Starts mq-queue, mq-resolve, mq-send, mq-lspawn, mq-rspawn, mq-bounce and xmtpd, restarts those that
+die, and stops all on TERM or INT. HUP makes them read their control files again. The log goes to
+descriptor 2. Started by root, all but mq-lspawn run as the owner of the home.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from mqmail.base import lock, log, ready
+from mqmail.base.program import complain
+from mqmail.control import reader
+from mqmail.net import daemon
+from mqmail.net.listening import listen
+from mqmail.net.owner import Owner, as_owner, become_owner, owner_of
+from mqmail.net.supervisor import Daemon, Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable
+
+# In the order in which they stop: first who brings mail in, last what the others need to finish.
+STAGES = (("xmtpd",), ("mq-send",), ("mq-lspawn", "mq-rspawn", "mq-bounce"), ("mq-queue", "mq-resolve"))
+AS_ROOT = "mq-lspawn"
+# What daemons import when they first need it: by then they may be unable to read it.
+LATE_IMPORTS = ("concurrent.futures.thread", "ctypes", "docopt", "encodings.idna", "grp", "pwd",
+                "uvloop")
+
+
+def main(argv: list[str]) -> int:
+    """Run everything until TERM."""
+    home, ready_fd, _ = daemon.arguments(__doc__, argv)
+    daemon.enter(home)
+    daemon.become("mq-start")
+    os.umask(0o022)
+    owner = owner_of(".")
+    with as_owner(owner):
+        held = lock.hold("run/mq-start.lock", "mq-start")
+    if os.geteuid() == 0 and owner.uid == 0:
+        complain("mq-start", "warning: this home belongs to root, so all programs run as root: give it "
+                             "to an account without privileges")
+    mains = _import_all()
+    listeners = [listen(address, port) for address, port in reader.load(".", ["listeners"]).listeners]
+    unwanted = [held] if ready_fd is None else [held, ready_fd]
+    os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
+    Supervisor(_daemons(mains, owner, listeners, unwanted)).run(lambda: _ready(ready_fd))
+    log.event("stopped")
+    os.close(held)
+    return 0
+
+
+def _ready(ready_fd: int | None) -> None:
+    log.event("ready", pid=os.getpid())
+    ready.announce(ready_fd)
+
+
+def _import_all() -> dict[str, Callable[[list[str]], int]]:
+    """The main function of each daemon; from here on nothing is read from the interpreter's files."""
+    for name in LATE_IMPORTS:
+        importlib.import_module(name)
+    reader.preload()
+    return {name: importlib.import_module("mqmail.prog." + name.replace("-", "_")).main
+            for stage in STAGES for name in stage}
+
+
+def _daemons(mains: dict[str, Callable[[list[str]], int]], owner: Owner, listeners: list[socket],
+             unwanted: list[int]) -> list[Daemon]:
+    def prepare(name: str) -> None:
+        """In the child: close what belongs to others, and give up root."""
+        for fd in unwanted:
+            os.close(fd)
+        if name != "xmtpd":
+            for sock in listeners:
+                sock.close()
+        if name != AS_ROOT:
+            become_owner(owner)
+
+    sockets = [word for sock in listeners for word in ("--listen-fd", str(sock.fileno()))]
+    return [Daemon(name, mains[name], ("--home", ".", *(sockets if name == "xmtpd" else ())), number,
+                   lambda name=name: prepare(name))         # type: ignore[misc]
+            for number, stage in enumerate(STAGES) for name in stage]
