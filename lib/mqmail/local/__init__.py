@@ -1,0 +1,1 @@
+"""The files of one recipient: instructions, Maildir, mbox and programs. Runs as that user."""
