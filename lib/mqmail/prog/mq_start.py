@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 STAGES = (("xmtpd",), ("mq-send",), ("mq-lspawn", "mq-rspawn", "mq-bounce"), ("mq-queue", "mq-resolve"))
 AS_ROOT = "mq-lspawn"
 # What daemons import when they first need it: by then they may be unable to read it.
-LATE_IMPORTS = ("concurrent.futures.thread", "ctypes", "docopt", "encodings.idna", "grp", "pwd",
-                "uvloop")
+LATE_IMPORTS = ("concurrent.futures.thread", "ctypes", "docopt", "encodings.idna", "grp",
+                "mqmail.prog.xmtpd.listener", "pwd", "subprocess", "uvloop")
 
 
 def main(argv: list[str]) -> int:
