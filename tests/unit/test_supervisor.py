@@ -165,7 +165,8 @@ def test_daemons_stop_stage_by_stage(run):
     running.until("started")
     running.kill(signal.SIGTERM)
     lines = running.until("ended")
-    assert [line for line in lines if "SIGTERM" in line] == ["first SIGTERM", "second SIGTERM", "last SIGTERM"]
+    told = [line for line in lines if "SIGTERM" in line]
+    assert told == ["first SIGTERM", "second SIGTERM", "last SIGTERM"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
