@@ -29,6 +29,8 @@ class BlockingStream:
 
     async def read(self) -> bytes:
         """The next octets; b"" at the end or when the connection broke. Raises Expired."""
+        if self.closed:
+            return b""
         if self._seconds and not self._wait():
             raise Expired
         try:

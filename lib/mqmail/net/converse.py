@@ -36,7 +36,6 @@ async def converse(stream: Stream | BlockingStream, server: Server, handler: Han
     Returns how it ended: ``quit``, ``closed``, ``lost``, ``timeout`` or ``bug``. A bug of ours is
     logged and said as 421: temporary.
     """
-    stream.expire_after(timeout)
     try:
         return await _talk(stream, server, handler, timeout)
     except Expired:
@@ -65,6 +64,7 @@ async def _talk(stream: Stream | BlockingStream, server: Server, handler: Handle
         if server.owing and not server.closed:
             await handler.settle()
             continue
+        stream.expire_after(timeout)        # answering may have taken long: the client's time begins here
         out = server.take_output()
         if out:
             stream.write(out)
@@ -77,5 +77,3 @@ async def _talk(stream: Stream | BlockingStream, server: Server, handler: Handle
         server.feed(data, stream.take_fds())
         for fd in server.take_descriptors():
             os.close(fd)
-        if timeout:
-            stream.expire_after(timeout)

@@ -44,7 +44,7 @@ class Service:
         self._listener = listener
         self._make = make
         self._most = most
-        self._timeout = timeout
+        self.timeout = timeout
         self._batch = batch
         self._open: dict[Stream, Server] = {}
         self._stopped: Callable[[], None] | None = None
@@ -99,7 +99,7 @@ class Service:
             if self._stopped is not None and not self._open:
                 self._stopped()
 
-        Running(converse(stream, server, handler, self._timeout), finished)
+        Running(converse(stream, server, handler, self.timeout), finished)
 
     def stop(self, grace: float, stopped: Callable[[], None]) -> None:
         """Accept no more; end idle sessions now, the others after their transaction or *grace* seconds;

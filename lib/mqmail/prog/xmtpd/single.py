@@ -1,0 +1,89 @@
+"""One session on descriptors 0 and 1: under tcpserver, s6-tcpserver, inetd, or for ``sendmail -bs``.
+
+A process that lives for one client: imports little, connects to mq-resolve and mq-queue when they are
+needed. Its log goes to descriptor 2, unless that is the client.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import SO_SNDTIMEO, SOL_SOCKET, socket
+
+from mqmail.base import unix
+from mqmail.base.failure import EXIT_TEMPORARY, Failure
+from mqmail.base.waiter import run
+from mqmail.control import reader
+from mqmail.net.blocking import BlockingStream, over_socket
+from mqmail.net.converse import converse
+from mqmail.prog.xmtpd import dialogue, pool, resolver
+from mqmail.prog.xmtpd.peer import Peer, local_user, of_environment
+from mqmail.xmtp.reply import reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mqmail.control.reader import Control
+    from mqmail.prog.xmtpd import Options
+
+_TROUBLE = reply(421, "4.3.0", "internal trouble, try again later")
+
+
+def serve(options: Options) -> int:
+    """Serve the client on descriptors 0 and 1."""
+    _keep_log_from_client()
+    os.set_blocking(0, True)
+    os.set_blocking(1, True)
+    stream = BlockingStream(0, 1)
+    try:
+        os.chdir(options.home)
+        control = reader.load(".", dialogue.CONTROL)
+        peer = local_user() if options.local else of_environment(os.environ, 0)
+    except (Failure, OSError):
+        stream.write(_TROUBLE.encode())
+        raise
+    _bound_writes(1, control.timeoutsmtpd)
+    return _converse(stream, control, peer, options)
+
+
+def _converse(stream: BlockingStream, control: Control, peer: Peer, options: Options) -> int:
+    server = dialogue.make_server(control, peer, options.lmtp)
+    server.greet(dialogue.greeting(control, options.lmtp))
+    asked = resolver.OneResolver(lambda: _connect(resolver.SOCKET), control.me)
+    queue = pool.Pool(lambda: _connect(pool.SOCKET), control.me)
+    handler = dialogue.Dialogue(server, peer, dialogue.SessionIds().make(), asked, queue)
+    handler.logs = not options.local        # that user did not ask for a log
+    handler.begin()
+    why = run(converse(stream, server, handler, control.timeoutsmtpd))
+    handler.end(why)
+    asked.close()
+    queue.close()
+    return EXIT_TEMPORARY if why == "bug" else 0
+
+
+async def _connect(path: str) -> BlockingStream:
+    sock = unix.connect(path)
+    _bound_writes(sock.fileno(), pool.TIMEOUT)
+    return over_socket(sock)
+
+
+def _bound_writes(fd: int, seconds: float) -> None:
+    """A peer that does not read must not hold us for ever: write(2) to it fails after *seconds*."""
+    try:
+        sock = socket(fileno=fd)
+    except OSError:         # a pipe or a terminal
+        return
+    sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, int(seconds).to_bytes(8, "little") + bytes(8))
+    sock.detach()
+
+
+def _keep_log_from_client() -> None:
+    """inetd makes the client's socket our descriptor 2 too; and it may be closed. Then nobody logs."""
+    try:
+        log = os.fstat(2)
+        if log.st_mode & 0o170000 != 0o140000:      # S_IFSOCK
+            return
+        clients = [(found.st_dev, found.st_ino) for found in (os.fstat(0), os.fstat(1))]
+        if (log.st_dev, log.st_ino) not in clients:
+            return
+    except OSError:
+        pass
+    os.dup2(os.open("/dev/null", os.O_WRONLY), 2)
