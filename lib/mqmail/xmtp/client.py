@@ -14,7 +14,8 @@ Three ways to carry out a transaction:
   recipient all the same, it is accepted for nothing: a 2xx without a body is no delivery.
 * ``FILE``: MAIL, RCPT…, XFD in one burst, with the body's descriptor. XMQ services only.
 * ``BODY``: MAIL, RCPT…, then the body by BDAT or DATA once a recipient was accepted.
-* ``EAGER``: as BODY, but the body may be written at once behind RCPT (BDAT, RFC 3030 section 4.2).
+* ``EAGER``: as BODY, but the body may be written at once behind RCPT (BDAT, RFC 3030 section 4.2)
+  when the server offers PIPELINING and CHUNKING; else it is BODY.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mqmail.xmtp.text import DataEncoder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 ASK, FILE, BODY, EAGER = "ask", "file", "body", "eager"
@@ -67,7 +68,7 @@ class Broken:
 
 
 class Transaction:
-    """One message to some recipients over one session.
+    """One message to some recipients, at least one, over one session.
 
     *sender* and *recipients* are paths without brackets (``@local:a@b`` too), each recipient with its
     parameters (``["NOTIFY=NEVER"]``); *parameters* are MAIL's. ``verdicts`` grows from None to Reply.
@@ -102,7 +103,7 @@ class Client:
         self._reader = ReplyReader(most_lines)
         self._out: list[bytes] = []
         self._fds: list[int] = []
-        self._unsent: list[tuple[bytes, tuple[str, Any, Any]]] = []
+        self._unsent: list[tuple[str, tuple[str, Any, Any]]] = []
         self._expected: list[tuple[str, Any, Any]] = [("greeting", None, None)]
         self._events: list[Any] = []
         self._encoder: DataEncoder | None = None
@@ -124,7 +125,7 @@ class Client:
         try:
             if not data:
                 self._break("connection closed" + self._when())
-            for answer in self._reader.feed(data) if data else ():
+            for answer in self._reader.read(data) if data else ():
                 self._answer(answer)
                 if self.broken:
                     break
@@ -153,19 +154,16 @@ class Client:
     # --- what the application calls ---
 
     def begin(self, transaction: Transaction, fd: int = -1, size: int = 0) -> None:
-        """Start a transaction; *fd* and *size* for FILE."""
-        self._say("MAIL", transaction, None,
-                  " ".join([f"MAIL FROM:<{transaction.sender}>", *transaction.parameters]))
-        for number, (path, parameters) in enumerate(transaction.recipients):
-            self._say("RCPT", transaction, number, " ".join([f"RCPT TO:<{path}>", *parameters]))
-        if transaction.mode == ASK:
-            self._say("RSET", transaction, None, "RSET")
-        elif transaction.mode == FILE:
-            self._say("XFD", transaction, None, f"XFD {size}")
-            self._fds.append(fd)
-        elif transaction.mode == EAGER:
-            self._events.append(Go(transaction))
+        """Start a transaction; *fd* and *size* for FILE. ASK and FILE may be begun before the one
+        before has ended. Raises ValueError when something does not fit into a command."""
+        for line, expected in _commands(transaction, fd, size):
+            self._say(line, *expected)
         self._pump()
+        if transaction.mode == EAGER:
+            if self._unsent or self.broken or "CHUNKING" not in self.features:
+                transaction.mode = BODY
+            else:
+                self._events.append(Go(transaction))
 
     def events(self) -> list[Any]:
         """Events that came without input (Go of an EAGER transaction)."""
@@ -175,6 +173,8 @@ class Client:
     def body(self, transaction: Transaction, data: bytes, last: bool = False) -> None:
         """A piece of the body after Go; *last* ends it. With DATA a flaw raises text.BadText: break
         the connection then, for half a message is on its way."""
+        if self.broken:
+            return
         if self._encoder is not None:
             self._out.append(self._encoder.feed(data))
             if last:
@@ -193,31 +193,34 @@ class Client:
 
     def reset(self) -> None:
         """RSET, as a probe or after a transaction given up before its body."""
-        self._say("RSET", None, None, "RSET")
+        self._say("RSET", "RSET")
         self._pump()
 
     def quit(self) -> None:
         """QUIT; ``feed`` of the answer gives Broken("bye")."""
-        self._say("QUIT", None, None, "QUIT")
+        self._say("QUIT", "QUIT")
         self._pump()
 
     # --- commands ---
 
-    def _say(self, kind: str, transaction: Any, number: Any, line: str) -> None:
-        self._unsent.append((line.encode("utf-8") + b"\r\n", (kind, transaction, number)))
+    def _say(self, line: str, kind: str, transaction: Any = None, detail: Any = None) -> None:
+        self._unsent.append((line, (kind, transaction, detail)))
 
     def _pump(self) -> None:
         """Write what may be written: all of it with PIPELINING, else one command at a time."""
-        pipelining = "PIPELINING" in self.features
-        while self._unsent and not self.broken and (pipelining or not self._expected):
-            raw, expected = self._unsent.pop(0) if not pipelining else (b"", None)
-            if pipelining:
-                self._out.extend([r for r, _ in self._unsent])
-                self._expected.extend([e for _, e in self._unsent])
-                self._unsent = []
-                return
-            self._out.append(raw)
-            self._expected.append(expected)  # type: ignore[arg-type]
+        if not self._unsent or self.broken:
+            return
+        if self.ready and "PIPELINING" in self.features:
+            now, self._unsent = self._unsent, []
+        elif self._expected:
+            return
+        else:
+            now = [self._unsent.pop(0)]
+        self._out.append("\r\n".join([line for line, _ in now]).encode("utf-8") + b"\r\n")
+        for _, expected in now:
+            self._expected.append(expected)
+            if expected[0] == "XFD":        # the descriptor rides on its own command
+                self._fds.append(expected[2])
 
     def _expect_finals(self, transaction: Transaction, kind: str) -> None:
         self._expected.append((kind, transaction, None))
@@ -230,11 +233,12 @@ class Client:
         if answer.code == 421 and self._expected[0][0] not in ("RCPT", "message", "XFD"):
             return self._break(answer.said(), answer)
         kind, transaction, number = self._expected[0]
+        if 300 <= answer.code < 400 and kind != "DATA":
+            return self._break(f"{kind} answered {answer.said()}")
         if kind in ("XFD", "message"):
             return self._final(answer, kind, transaction)
         self._expected.pop(0)
-        handler = getattr(self, "_on_" + kind.lower())
-        return handler(answer, transaction, number)
+        return self._on[kind](self, answer, transaction, number)
 
     def _break(self, why: str, answer: Reply | None = None) -> None:
         self.broken = True
@@ -244,13 +248,16 @@ class Client:
     def _on_greeting(self, answer: Reply, _t: Any, _n: Any) -> None:
         if answer.code >= 300:
             return self._break("greeted with " + answer.said(), answer)
-        verb = "LHLO" if self.kind == "lmtp" else "EHLO"
-        return self._say("hello", verb, None, f"{verb} {self._name}")
+        return self._hello("LHLO" if self.kind == "lmtp" else "EHLO")
+
+    def _hello(self, verb: str) -> None:
+        """Before anything that has been begun already."""
+        self._unsent.insert(0, (f"{verb} {self._name}", ("hello", verb, None)))
 
     def _on_hello(self, answer: Reply, verb: str, _n: Any) -> None:
         if answer.code >= 300:
             if verb == "EHLO" and answer.code >= 500:        # RFC 5321 4.1.4: fall back
-                return self._say("hello", "HELO", None, f"HELO {self._name}")
+                return self._hello("HELO")
             return self._break(f"{verb} refused: " + answer.said(), answer)
         if verb != "HELO":
             lines = [line.partition(" ") for line in answer.lines[1:]]
@@ -294,13 +301,13 @@ class Client:
         """BODY: every RCPT is answered."""
         if not transaction._accepted:
             if transaction.refused is None:
-                self._say("RSET", transaction, None, "RSET")
+                self._say("RSET", "RSET", transaction)
             else:
                 self._end(transaction)
-        elif "CHUNKING" in self.features:
+        elif "CHUNKING" in self.features and "PIPELINING" in self.features:    # RFC 3030 section 4.2
             self._events.append(Go(transaction))
         else:
-            self._say("DATA", transaction, None, "DATA")
+            self._say("DATA", "DATA", transaction)
 
     def _on_data(self, answer: Reply, transaction: Transaction, _n: Any) -> None:
         if answer.code == 354:
@@ -311,12 +318,17 @@ class Client:
             return self._break("DATA answered " + answer.said())
         for number in transaction._accepted:
             self._verdict(transaction, number, answer)
-        self._say("RSET", transaction, None, "RSET")
+        self._say("RSET", "RSET", transaction)
 
     def _on_bdat(self, answer: Reply, transaction: Transaction, _n: Any) -> None:
         """A chunk before the last: a refusal here is the verdict on all (RFC 3030 section 2)."""
         if answer.code >= 300 and transaction.refused is None:
             transaction.refused = answer
+
+    _on: dict[str, Callable[..., None]] = {
+        "greeting": _on_greeting, "hello": _on_hello, "QUIT": _on_quit, "RSET": _on_rset,
+        "MAIL": _on_mail, "RCPT": _on_rcpt, "DATA": _on_data, "BDAT": _on_bdat,
+    }
 
     def _final(self, answer: Reply, kind: str, transaction: Transaction) -> None:
         """A reply after the body: one for all in SMTP, one for each accepted in LMTP."""
@@ -329,7 +341,7 @@ class Client:
             for number in accepted:
                 self._verdict(transaction, number, answer)
             return self._last_final(transaction)
-        tag = tag_of(answer) if "XMQ" in self.features else None
+        tag = tag_of(answer) if kind == "XFD" else None
         position = transaction._finals if tag is None else tag - 1
         if not 0 <= position < len(accepted) or transaction.verdicts[accepted[position]] is not None:
             return self._break(f"a verdict on recipient {position + 1}, which there is not")
@@ -342,7 +354,7 @@ class Client:
     def _last_final(self, transaction: Transaction, reset: bool = False) -> None:
         self._expected.pop(0)
         if reset:       # the body was refused for want of recipients: the transaction is still open
-            self._say("RSET", transaction, None, "RSET")
+            self._say("RSET", "RSET", transaction)
         else:
             self._end(transaction)
 
@@ -354,3 +366,21 @@ class Client:
 
     def _end(self, transaction: Transaction) -> None:
         self._events.append(End(transaction))
+
+
+def _commands(transaction: Transaction, fd: int, size: int) -> list[tuple[str, tuple[str, Any, Any]]]:
+    """The commands known beforehand: (line, (kind, transaction, recipient's number or descriptor))."""
+    if not transaction.recipients:
+        raise ValueError("a transaction without recipients")
+    mail = " ".join([f"MAIL FROM:<{transaction.sender}>", *transaction.parameters])
+    found: list[tuple[str, tuple[str, Any, Any]]] = [(mail, ("MAIL", transaction, None))]
+    for number, (path, parameters) in enumerate(transaction.recipients):
+        found.append((" ".join([f"RCPT TO:<{path}>", *parameters]), ("RCPT", transaction, number)))
+    for line, _ in found:
+        if not line.isprintable():
+            raise ValueError(f"not fit for a command: {line[:80]!a}")
+    if transaction.mode == ASK:
+        found.append(("RSET", ("RSET", transaction, None)))
+    elif transaction.mode == FILE:
+        found.append((f"XFD {size}", ("XFD", transaction, fd)))
+    return found

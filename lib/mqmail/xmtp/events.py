@@ -73,7 +73,7 @@ class BodyFile:
 @value
 class BodyEnd:
     """The body is complete. Wants a reply: one for SMTP, one for each accepted recipient for LMTP
-    (``server.answer_recipient``)."""
+    (``server.answer_recipient``; ``server.answer`` gives the same to all who have none yet)."""
 
     size: int
 
@@ -88,12 +88,12 @@ class BodyFailed:
 
 @value
 class Reset:
-    """The transaction is over without a message (RSET, EHLO, STARTTLS). Wants no reply."""
+    """The transaction is over without a message (RSET, EHLO, a refused XFD). Wants no reply."""
 
 
 @value
 class Verify:
-    """VRFY. Wants a reply (None: 252)."""
+    """VRFY, without its SMTPUTF8. Wants a reply (None: 252)."""
 
     argument: str
 
@@ -106,7 +106,9 @@ class StartTls:
 
 @value
 class Auth:
-    """AUTH, or the client's line after a 334. Wants a reply: 334 to ask on, 235, or an error."""
+    """AUTH, or the client's line after a 334. Wants a reply: 334 to ask on, 235, or an error. *line*
+    is BASE64 that nobody has checked; with *first* it is the initial response, or "" without one. A
+    client that gives up (``*``) is answered by the core; the next Auth is a *first* one again."""
 
     mechanism: str
     line: str

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _KEYWORD = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
-_VALUE = frozenset(chr(c) for c in range(33, 127) if chr(c) != "=")
+_VALUE = frozenset(chr(c) for c in range(33, 127))
 
 
 class Refused(Exception):
@@ -34,11 +34,12 @@ def syntax(text: str, status: str = "5.5.4") -> Refused:
 def parse_mail(argument: str, extensions: Container[str]) -> Mail:
     """``FROM:<path> params`` -> Mail; raises Refused."""
     path, words = _split(argument, "FROM:")
-    if path.destination:
+    if path.destination and "XMQ" in extensions:
         raise syntax("a sender has no destination", "5.1.7")
+    if not words and argument.isascii():
+        return Mail(path.address)
     found = _parameters(words, _MAIL, extensions)
-    if not path.address.isascii() and not found.get("utf8"):
-        raise Refused(reply(553, "5.6.7", "this address needs SMTPUTF8"))
+    _check_ascii(argument, path, extensions, found.get("utf8", False))
     return Mail(path.address, **found)
 
 
@@ -51,12 +52,20 @@ def parse_rcpt(argument: str, extensions: Container[str], utf8: bool, number: in
         if "XMQ" in extensions:
             raise syntax("bad destination", "5.1.3")
         path = Path(path.address)       # a source route: ignored (RFC 5321 4.1.1.3, appendix C)
-    if not path.address.isascii() and not utf8:
-        raise Refused(reply(553, "5.6.7", "this address needs SMTPUTF8"))
+    _check_ascii(argument, path, extensions, utf8)
+    if not words:
+        return Rcpt(path.address, path.destination, number=number)
     found = _parameters(words, _RCPT, extensions)
     extra = tuple([(name, found.pop(name)) for name in ("status", "said", "host", "action")
                    if name in found])
     return Rcpt(path.address, path.destination, x=extra, number=number, **found)
+
+
+def _check_ascii(argument: str, path: Path, extensions: Container[str], utf8: bool) -> None:
+    """Without SMTPUTF8 all is US-ASCII (RFC 6531 section 3.4). XMQ's own parameters may be UTF-8."""
+    if utf8 or (path.address if "XMQ" in extensions else argument).isascii():
+        return
+    raise Refused(reply(553, "5.6.7", "this address needs SMTPUTF8"))
 
 
 def _split(argument: str, keyword: str) -> tuple[Path, list[str]]:
@@ -64,6 +73,8 @@ def _split(argument: str, keyword: str) -> tuple[Path, list[str]]:
     if argument[:len(keyword)].upper() != keyword:
         raise syntax(f"say {keyword}<address>", "5.5.2")
     text = argument[len(keyword):]
+    if text[:1] == " ":
+        raise syntax(f"no space goes between {keyword} and <address>", "5.5.2")
     end = _path_end(text)
     rest = text[end:]
     if rest and rest[0] != " ":
@@ -72,7 +83,7 @@ def _split(argument: str, keyword: str) -> tuple[Path, list[str]]:
         path = parse_path(text[:end])
     except BadAddress as error:
         raise syntax(str(error), error.status) from None
-    return path, rest.split()
+    return path, [word for word in rest.split(" ") if word] if rest else []
 
 
 def _path_end(text: str) -> int:
@@ -98,9 +109,9 @@ def _parameters(words: list[str], table: dict[str, tuple[str, str, Callable[[str
     found: dict[str, Any] = {}
     for word in words:
         keyword, equals, text = word.partition("=")
-        keyword = keyword.upper()
+        keyword = _upper(keyword)
         extension, field, read = table.get(keyword, ("", "", _flag))
-        if not _KEYWORD.issuperset(keyword):
+        if not keyword or not _KEYWORD.issuperset(keyword):
             raise syntax("bad parameter")
         if not field or extension not in extensions:
             raise Refused(reply(555, "5.5.4", f"parameter {keyword[:30]} is not known here"))
@@ -115,7 +126,13 @@ def _parameters(words: list[str], table: dict[str, tuple[str, str, Callable[[str
 def _is_value(text: str) -> bool:
     """esmtp-value (RFC 5321 4.1.2), with UTF-8 as RFC 6531 3.3 allows, and with ``=`` too: BASE64
     and XVIA hold it, and no parameter is harmed by it."""
-    return bool(text) and all(c in _VALUE or c == "=" or (c > "\x7f" and c.isprintable()) for c in text)
+    return bool(text) and (_VALUE.issuperset(text) or all(
+        c in _VALUE or (c > "\x7f" and c.isprintable()) for c in text))
+
+
+def _upper(text: str) -> str:
+    """In capitals; what is not US-ASCII stays as it is: str.upper makes S of a long s."""
+    return text.upper() if text.isascii() else text
 
 
 def _flag(_text: str) -> bool:
@@ -130,13 +147,13 @@ def _size(text: str) -> int:
 
 def _body(text: str) -> bool:
     kinds = {"7BIT": False, "8BITMIME": True}
-    if text.upper() not in kinds:
+    if _upper(text) not in kinds:
         raise syntax("BODY is 7BIT or 8BITMIME")
-    return kinds[text.upper()]
+    return kinds[_upper(text)]
 
 
 def _ret(text: str) -> str:
-    if text.upper() not in ("FULL", "HDRS"):
+    if _upper(text) not in ("FULL", "HDRS"):
         raise syntax("RET is FULL or HDRS")
     return text.lower()
 
@@ -170,7 +187,7 @@ def _orcpt(text: str) -> str:
     """``addr-type;xtext`` of at most 500 characters (RFC 3461 section 4.2)."""
     kind, semicolon, coded = text.partition(";")
     address = _decoded(coded, "ORCPT")
-    good = semicolon and kind and _KEYWORD.issuperset(kind.upper()) and address and len(text) <= 500
+    good = semicolon and kind and _KEYWORD.issuperset(_upper(kind)) and address and len(text) <= 500
     if not good or not address.isprintable():
         raise syntax("bad ORCPT")
     return f"{kind.lower()};{address}"
@@ -178,7 +195,10 @@ def _orcpt(text: str) -> str:
 
 def _auth(text: str) -> str:
     """``<>`` or xtext (RFC 4954 section 5); read and not trusted."""
-    return text if text == "<>" else _decoded(text, "AUTH")
+    plain = text if text == "<>" else _decoded(text, "AUTH")
+    if not plain.isprintable():
+        raise syntax("bad AUTH")
+    return plain
 
 
 def _x(text: str) -> str:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from mqmail.base import xtext
 from mqmail.base.value import value
-from mqmail.mail.address import BadAddress, parse_path
+from mqmail.mail.address import BadAddress, is_destination, parse_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LONGEST_LINE = 512          # RFC 5321 4.5.3.1.5, CRLF included
 LONGEST_LINE_XMQ = 4096
@@ -35,20 +39,30 @@ class Reply:
     def encode(self, longest: int = LONGEST_LINE) -> bytes:
         """As it goes over the wire. Characters that could end a line become ``?``; too long
         lines are cut."""
+        if len(self.lines) == 1:        # nearly all of them
+            lead = f"{self.code} {self.status}" if self.status else f"{self.code}"
+            line = f"{lead} {self.lines[0]}"
+            if len(line) <= longest - 2 and line.isascii() and line.isprintable() and line[-1] != " ":
+                return line.encode() + b"\r\n"
         lead = f"{self.code}-{self.status} " if self.status else f"{self.code}-"
         lines = [(lead + clean(text)).rstrip(" ") for text in self.lines]
         lines[-1] = lines[-1][:3] + " " + lines[-1][4:]
-        return b"".join([line.encode("utf-8", "backslashreplace")[:longest - 2] + b"\r\n"
-                         for line in lines])
+        return b"".join([_cut(line, longest - 2) + b"\r\n" for line in lines])
 
     def said(self) -> str:
         """``550 5.1.1 no such user``: for logs, records and reports."""
         return " ".join([word for word in (str(self.code), self.status, self.text) if word])
 
 
+def _cut(line: str, longest: int) -> bytes:
+    """UTF-8 of at most *longest* octets, no character cut in two."""
+    raw = line.encode("utf-8")
+    return raw if len(raw) <= longest else raw[:longest].decode("utf-8", "ignore").encode("utf-8")
+
+
 def clean(text: str) -> str:
     """*text* without what could end a line or move a cursor."""
-    if _TEXT.issuperset(text):
+    if text.isascii() and text.isprintable():
         return text
     return "".join([c if c in _TEXT or (c > "\x7f" and c.isprintable()) else "?" for c in text])
 
@@ -93,11 +107,22 @@ def targets_of(answer: Reply) -> list[Target]:
             raise ProtocolError(f"551 with a bad path: {error}") from None
         if not path.address:
             raise ProtocolError("551 to the null address")
-        found.append(Target(path.destination or "new", path.address,
-                            facts_of(line[end + 1:]).get("sender", "")))
+        if path.destination and not is_destination(path.destination):
+            raise ProtocolError("551 with a bad destination")
+        sender = _sender(facts_of(line[end + 1:]).get("sender", ""))
+        found.append(Target(path.destination or "new", path.address, sender))
     if not found:
         raise ProtocolError("551 without an address")
     return found
+
+
+def _sender(text: str) -> str:
+    """The fact ``sender``, which will stand in a MAIL command: an address, or "" without one."""
+    try:
+        path = parse_path(f"<{text}>")
+    except BadAddress as error:
+        raise ProtocolError(f"551 with a bad sender: {error}") from None
+    return path.address
 
 
 def _closing(line: str) -> int:
@@ -139,7 +164,8 @@ def tag_of(answer: Reply) -> int | None:
 
 
 class ReplyReader:
-    """Bytes from a server in, replies out; nothing is kept beyond one reply's limits."""
+    """Bytes from a server in, replies out; nothing is kept beyond one reply's limits. Control
+    characters in a text come out as ``?``: it goes into logs, records and reports."""
 
     def __init__(self, most_lines: int = 512, longest: int = LONGEST_LINE_XMQ) -> None:
         self._buffer = b""
@@ -156,17 +182,19 @@ class ReplyReader:
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that *data* completes. Raises ProtocolError on what is not a reply."""
+        return list(self.read(data))
+
+    def read(self, data: bytes) -> Iterator[Reply]:
+        """As feed(), but gives the good replies that stand before a bad one."""
         buffer = self._buffer + data if self._buffer else data
         lines = buffer.split(b"\n")
         self._buffer = lines.pop()
-        if len(self._buffer) > self._longest:
-            raise ProtocolError("reply line too long")
-        found = []
         for line in lines:
             answer = self._line(line)
             if answer is not None:
-                found.append(answer)
-        return found
+                yield answer
+        if len(self._buffer) > self._longest:
+            raise ProtocolError("reply line too long")
 
     def _line(self, raw: bytes) -> Reply | None:
         if len(raw) > self._longest:
@@ -174,9 +202,10 @@ class ReplyReader:
         if raw[-1:] == b"\r":
             raw = raw[:-1]
         code, mark = raw[:3], raw[3:4]
-        if not code.isdigit() or not b"2" <= code[:1] <= b"5" or mark not in (b"", b" ", b"-"):
+        good = len(code) == 3 and code.isdigit() and b"2" <= code[:1] <= b"5"
+        if not good or mark not in (b"", b" ", b"-"):
             raise ProtocolError("not a reply: " + raw[:80].decode("ascii", "backslashreplace"))
-        text = raw[4:].decode("utf-8", "backslashreplace")
+        text = clean(raw[4:].decode("utf-8", "backslashreplace"))
         number = int(code)
         if not self._lines:
             self._code = number

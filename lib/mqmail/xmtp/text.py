@@ -35,13 +35,23 @@ class TextCheck:
             data = data[:-1]
         lines = data.split(b"\r\n")
         pairs = len(lines) - 1
-        if data.count(b"\n") != pairs or data.count(b"\r") != pairs:
-            self.flaw = BARE
-            return
         first = self._column + len(lines[0])
-        if first > self._longest or max(map(len, lines)) > self._longest:
-            self.flaw = LONG
+        if data.count(b"\n") != pairs or data.count(b"\r") != pairs \
+                or first > self._longest or max(map(len, lines)) > self._longest:
+            self.flaw = self._first_flaw(lines)
         self._column = len(lines[-1]) if pairs else first
+
+    def _first_flaw(self, lines: list[bytes]) -> str:
+        """Which flaw comes first in the text, so that the verdict does not hang on how it was cut."""
+        room = self._longest - self._column
+        for line in lines:
+            bare = min([p for p in (line.find(b"\r"), line.find(b"\n")) if p >= 0], default=len(line))
+            if bare < len(line) and bare <= room:
+                return BARE
+            if len(line) > room:
+                return LONG
+            room = self._longest
+        return ""
 
     def finish(self) -> None:
         """The body ended: a CR left over is a bare one."""
