@@ -30,7 +30,7 @@ test: setup .venv/.test
 	$(python) -m pytest $(TESTS)
 
 run: setup
-	@exec $(python) -IS -c "$$DEMO" $(RUN)
+	@PYTHONPATH=lib exec $(python) -m mqmail.demo $(RUN)
 
 bench: setup
 	$(python) bench/bench.py

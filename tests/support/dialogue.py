@@ -84,14 +84,19 @@ class Told:
         self.bodies.append(self._body)
         self.log.append(self._body)
         self._body = b""
+        self._verdicts(end)
+
+    def _on_bodyfile(self, file):
+        self.bodies.append(file)
+        self._verdicts(file)
+
+    def _verdicts(self, end):
         if self.server.kind == "smtp":
             return self.server.answer(end)
         accepted = list(self.server.accepted)
         for number in self._order(list(range(len(accepted)))):
             self.server.answer_recipient(number, FINALS.get(accepted[number].address.partition("@")[0]))
         return None
-
-    _on_bodyfile = _on_bodyend
 
     def _on_auth(self, auth):
         if auth.first and not auth.line:

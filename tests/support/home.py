@@ -138,13 +138,13 @@ class Home:
     def deliver(self, *recipients, text=b"Subject: hello\r\n\r\nhello\r\n", sender="sender@example.net"):
         """Send a message (CRLF line ends) by SMTP; the queue's id. Any refusal fails the test."""
         with self.connect() as sock, sock.makefile("rwb") as file:
-            replies = [_reply(file)]
+            replies = [reply(file)]
             stuffed = text.replace(b"\r\n.", b"\r\n..")
             for command in ("EHLO client.example.net", f"MAIL FROM:<{sender}>",
                             *[f"RCPT TO:<{one}>" for one in recipients], "DATA"):
-                replies.append(_reply(file, f"{command}\r\n".encode()))
-            last = _reply(file, stuffed + b".\r\n")
-            _reply(file, b"QUIT\r\n")
+                replies.append(reply(file, f"{command}\r\n".encode()))
+            last = reply(file, stuffed + b".\r\n")
+            reply(file, b"QUIT\r\n")
         assert last.startswith("250"), f"{replies}, {last}"
         return last.partition("id=")[2].split()[0] if "id=" in last else ""
 
@@ -167,7 +167,7 @@ class Home:
         return [path for path in (self.path / "queue").rglob("*") if path.is_file()]
 
 
-def _reply(file, command=b""):
+def reply(file, command=b""):
     """Send *command* and read one reply, which must not be a refusal."""
     if command:
         file.write(command)

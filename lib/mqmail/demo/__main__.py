@@ -1,0 +1,154 @@
+"""demo DIR: make a home there, start everything, send three messages, show what becomes of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from mqmail.base.failure import Failure, Temporary
+from mqmail.control import reader
+from mqmail.demo.client import free_port, send
+from mqmail.demo.system import System
+from mqmail.net.owner import as_owner, owner_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BIN = f"{os.path.abspath(__file__).rpartition('/lib/')[0]}/bin"
+ME = "mail.example.org"
+ALIASES = {"team": "alice, bob", "oldteam": "gone"}
+SECONDS = 30        # the longest that a message may take
+MOST_LINES = 24     # of a message that are shown
+HELLO = "Subject: hello\r\n\r\nThis came by SMTP.\r\n"
+TEAM = f"To: team@{ME}\nSubject: news\n\nThis came from a pipe.\n"
+LOST = "Subject: is anybody there?\r\n\r\nThis will come back.\r\n"
+HOW_TO = """\
+mail for alice@{me} and bob@{me}, SMTP on 127.0.0.1 port {port}. Try, in another window:
+
+swaks --server 127.0.0.1:{port} --from you@example.net --to bob@{me}
+nc 127.0.0.1 {port}
+printf 'To: bob\\nSubject: hi\\n\\nhello\\n' | {bin}/mq-inject --home {home}
+{bin}/mq-qread --home {home}          what is in the queue
+cat {home}/mail/bob/Maildir/new/*     (or mutt -f {home}/mail/bob/Maildir)
+grep ID {home}/run/log                a message's whole story
+$EDITOR {home}/control/aliases; kill -HUP {pid}
+
+The journey of each message is shown here. Ctrl-C stops everything; {home}/ stays."""
+
+
+class Stop(Exception):
+    """Ctrl-C, or TERM."""
+
+
+def main(home: str) -> int:
+    """0 when the user ended it, 111 when something did not work."""
+    handle_signals(_stop)
+    system = None
+    try:
+        headline("1. A home for mqmail: its control files, queue and mailboxes")
+        port = make_home(home)
+        headline("2. One command starts everything on it")
+        show(f"$ {os.path.relpath(BIN)}/mq-start --home {home}")
+        os.chdir(home)
+        system = System(f"{BIN}/mq-start")
+        show("all programs are ready")
+        send_messages(system, home, port)
+        headline("6. It is yours")
+        show(HOW_TO.format(home=home, port=port, bin="bin", me=ME, pid=system.pid))
+        while True:
+            show("\n" + system.journey(None))
+    except Stop:
+        return 0
+    except (Failure, OSError) as error:
+        print(f"\nmake run: {error}", file=sys.stderr)
+        return 111
+    finally:
+        handle_signals(signal.SIG_IGN)
+        if system is not None:
+            headline("Stopping")
+            show("all programs have ended" if system.stop() == 0 else f"see {home}/run/log")
+
+
+def handle_signals(action: Callable[[int, object], None] | signal.Handlers) -> None:
+    """What to do on Ctrl-C and its like."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, action)
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise Stop
+
+
+def headline(text: str) -> None:
+    """The start of a part."""
+    print(f"\n== {text}\n", flush=True)
+
+
+def show(text: str) -> None:
+    """What was typed, or what a program said."""
+    print("\n".join([f"   {line}".rstrip() for line in text.split("\n")]), flush=True)
+
+
+def make_home(home: str) -> int:
+    """Make, or complete, a home that listens on a free port; the port."""
+    if os.path.exists(f"{home}/control/me") and reader.load(home, ["me"]).me != ME:
+        raise Temporary(f"{home} is a home for something else: name another directory, with RUN=DIR")
+    port = free_port()
+    options = ["--home", home, "--me", ME, "--listen", f"127.0.0.1:{port}",
+               "--user", "alice", "--user", "bob"]
+    show(f"$ {os.path.relpath(BIN)}/mq-setup {' '.join(options)}")
+    done = subprocess.run([f"{BIN}/mq-setup", *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Temporary(done.stderr.strip())
+    show(done.stdout.strip())
+    known = reader.load(home, ["aliases"]).aliases.targets
+    with as_owner(owner_of(home)):
+        with open(f"{home}/control/listeners", "w") as file:
+            file.write(f"127.0.0.1:{port}\n")
+        for name, targets in ALIASES.items():
+            if name not in known:
+                with open(f"{home}/control/aliases", "a") as file:
+                    file.write(f"\n{name}: {targets}\n")
+                show(f"and in control/aliases: {name}: {targets}")
+    return port
+
+
+def send_messages(system: System, home: str, port: int) -> None:
+    """One by SMTP, one through mq-inject, one that comes back."""
+    headline("3. A message by SMTP, to a mailbox")
+    send(port, "you@example.net", f"alice@{ME}", HELLO, show)
+    show_journeys(system, 1)
+    show_newest(home, "alice")
+    headline("4. A message from a pipe, to an alias of two people")
+    words = [f"{BIN}/mq-inject", "--home", "."]
+    show(f"$ printf {ascii(TEAM)} | bin/mq-inject --home {home}")
+    subprocess.run(words, input=TEAM, text=True, check=True)
+    show_journeys(system, 1)
+    show_newest(home, "bob")
+    headline("5. A message from alice to an alias of somebody who is gone: she gets a report")
+    send(port, f"alice@{ME}", f"oldteam@{ME}", LOST, show)
+    show_journeys(system, 2)
+    show_newest(home, "alice")
+
+
+def show_journeys(system: System, count: int) -> None:
+    """What became of the last messages."""
+    for _ in range(count):
+        show("\n" + system.journey(SECONDS))
+
+
+def show_newest(home: str, mailbox: str) -> None:
+    """The message that came last."""
+    new = f"mail/{mailbox}/Maildir/new"
+    name = max(os.listdir(new), key=lambda name: os.stat(f"{new}/{name}").st_mtime_ns)
+    with open(f"{new}/{name}", encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines()
+    show(f"\n$ cat {home}/{new}/{name}")
+    show("\n".join([f"| {line}" for line in lines[:MOST_LINES]] + ["| ..."] * (len(lines) > MOST_LINES)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
