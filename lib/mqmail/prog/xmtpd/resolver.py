@@ -113,7 +113,7 @@ class SharedResolver:
     async def _serve(self) -> str:
         """Connect and read answers until the session is over; returns why."""
         stream = self._stream = await self._connect()
-        client = Client("lmtp", self._name)
+        client = Client("lmtp", self._name, most_lines=10000)
         stream.expire_after(TIMEOUT)
         while True:
             for event in client.feed(await stream.read()):
