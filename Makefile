@@ -54,7 +54,10 @@ import os, re, ssl, subprocess, sys, urllib.parse, urllib.request
 page = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
 trust = ssl.create_default_context(cafile=os.environ.get("PIP_CERT"))
 def get(url):
-    return urllib.request.urlopen(url, timeout=60, context=trust).read()
+    try:
+        return urllib.request.urlopen(url, timeout=60, context=trust).read()
+    except OSError as error:
+        sys.exit(f"{url}: {error}")
 links = re.findall(r'href="([^"#]*/pip-[0-9.]+-py3-none-any\.whl)', get(page).decode())
 link = max(links, key=lambda text: [int(n) for n in text.split("/pip-")[1].split("-")[0].split(".")])
 wheel = os.path.join(".venv", link.rpartition("/")[2])

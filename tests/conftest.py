@@ -1,6 +1,7 @@
 """Fixtures of the tests that run programs."""
 
 import pytest
+
 from support.home import Home
 
 _failed = pytest.StashKey[bool]()

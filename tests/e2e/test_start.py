@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from support.home import ME, ROOT, reply, free_port, owner_name, run, wait_until
+
+from support.home import ME, ROOT, free_port, owner_name, reply, run, wait_until
 
 pytestmark = pytest.mark.e2e
 DAEMONS = ["mq-bounce", "mq-lspawn", "mq-queue", "mq-resolve", "mq-rspawn", "mq-send", "xmtpd"]

@@ -118,8 +118,8 @@ class Home:
 
     def log(self, *parts):
         """The lines of the log that contain each of *parts*."""
-        lines = self._log.read_text("utf-8", "surrogateescape").splitlines() if self._log.exists() else []
-        return [line for line in lines if all(part in line for part in parts)]
+        text = self._log.read_text("utf-8", "surrogateescape") if self._log.exists() else ""
+        return [line for line in text.splitlines() if all(part in line for part in parts)]
 
     def wait_for_log(self, *parts):
         """The first line of the log that contains each of *parts*."""
@@ -146,7 +146,7 @@ class Home:
             last = reply(file, stuffed + b".\r\n")
             reply(file, b"QUIT\r\n")
         assert last.startswith("250"), f"{replies}, {last}"
-        return last.partition("id=")[2].split()[0] if "id=" in last else ""
+        return last.split()[-1]
 
     def maildir(self, mailbox, folder="new"):
         """The files in a mailbox, oldest first."""
