@@ -41,15 +41,21 @@ class Agenda:
 
     def next(self, now: float) -> tuple[str, str, bool] | None:
         """The next message to begin, or None. It counts as active until ``finished``."""
-        due = bool(self._forced) or bool(self._due) and self._due[0][0] <= now
-        if self._fresh and not (due and self._turn >= FRESH_PER_DUE):
-            self._turn += 1
-            return self._fresh.popleft(), "new", False
-        self._turn = 0
+        if not self._fresh or self._turn >= FRESH_PER_DUE:
+            self._turn = 0
+            found = self._next_due(now)
+            if found is not None:
+                return found
+        if not self._fresh:
+            return None
+        self._turn += 1
+        return self._fresh.popleft(), "new", False
+
+    def _next_due(self, now: float) -> tuple[str, str, bool] | None:
         while self._forced or self._due and self._due[0][0] <= now:
             force = bool(self._forced)
             id = self._forced.popleft() if force else heapq.heappop(self._due)[1]
-            if id not in self._known:       # else it is active: its end will say when it is due
+            if id not in self._known:       # else its turn comes, or is now: its end will say when it is due
                 self._known.add(id)
                 return id, "wait", force
         return None

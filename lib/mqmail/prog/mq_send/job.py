@@ -88,7 +88,8 @@ class Job:
         if "DSN" in features and envelope.envid:
             words.append(f"ENVID={xtext.encode(envelope.envid)}")
         if "XMQ" in features:
-            words += [f"XID={envelope.id}", f"XVIA={xtext.encode(xtext.facts(dict(envelope.via)))}"]
+            words.append(f"XID={envelope.id}")
+            words += [f"XVIA={xtext.encode(xtext.facts(envelope.via))}"] if envelope.via else []
         return words
 
     def _rcpt(self, state: State, features: Container[str]) -> tuple[str, list[str]]:

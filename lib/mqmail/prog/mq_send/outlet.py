@@ -95,13 +95,15 @@ class Outlet:
 
     def _pump(self) -> None:
         """Give waiting jobs to sessions as far as the limit allows."""
-        while self._waiting and self._busy < self._limit and not self._opening:
+        while self._waiting and self._busy < self._limit:
             session = self._take_idle()
-            if session is None:
+            if session is not None:
+                self._use(session)
+            elif self._opening:
+                return
+            else:
                 self._opening = True
                 Running(self._open(), self._opened)
-                return
-            self._use(session)
 
     def _take_idle(self) -> Session | None:
         while self._idle:
@@ -173,7 +175,7 @@ class Outlet:
             log.event("service_away", destination=self.name, said=why)
         pause = _PAUSES[min(self._tries, len(_PAUSES) - 1)]
         self._tries += 1
-        if now - self._away_since >= PATIENCE or isinstance(error, Expired):
+        if not self._busy and (now - self._away_since >= PATIENCE or isinstance(error, Expired)):
             self._hand_back(f"{self.name} does not answer: {why}")
         self._loop.call_later(pause, self._retry)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from mqmail.base import xtext
 from mqmail.queue.record import Record, State
 
+MOST_RECIPIENTS = 1000      # of one report
 _PLACES = frozenset(("mailbox", "local"))
+_LONGEST_SAID = 1200        # octets in a command, which has 4096: ORCPT may take 2000 of them
+_LONGEST_HOST = 300
 
 
 def action(state: State) -> str:
@@ -51,10 +54,19 @@ def parameters(record: Record, state: State) -> tuple[str, list[str]]:
     said = state.said.replace(current, shown) if current != shown else state.said
     words = [f"XACTION={action(state)}", f"XSTATUS={state.status}"]
     if said:
-        words.append(f"XSAID={xtext.encode(said)}")
+        words.append(f"XSAID={_bounded(said, _LONGEST_SAID)}")
     if state.host:
-        words.append(f"XHOST={xtext.encode(state.host)}")
+        words.append(f"XHOST={_bounded(state.host, _LONGEST_HOST)}")
     if state.recipient.orcpt:
         kind, _, address = state.recipient.orcpt.partition(";")
         words.append(f"ORCPT={kind};{xtext.encode(address)}")
     return shown, words
+
+
+def _bounded(text: str, most: int) -> str:
+    """*text* in xtext, its end cut off if that needs more than *most* octets."""
+    coded = xtext.encode(text)
+    while len(coded.encode()) > most:
+        text = text[:len(text) * 3 // 4]
+        coded = xtext.encode(text)
+    return coded

@@ -38,6 +38,7 @@ CLEAN = 3600.0              # seconds between looks for what was never acknowled
 GRACE = 15.0                # seconds for what is being delivered when we are told to stop
 _AFTER_BUG = 300.0          # seconds until a message that met a bug of ours is tried again
 _PAUSE = 0.005              # seconds between two steps of a scan: others get their turn
+_DATAGRAMS = 100            # read in one go
 _CONCURRENCY = {"remote": "concurrencyremote", "mailbox": "concurrencylocal", "local": "concurrencylocal"}
 _DEFAULT_CONCURRENCY = 10
 
@@ -57,7 +58,6 @@ class Scheduler:
         self._timer: asyncio.TimerHandle | None = None
         self._control = reader.load(".", CONTROL)
         self._pumping = False
-        self._scanning = False
 
     @property
     def lifetime(self) -> float:
@@ -70,7 +70,7 @@ class Scheduler:
         self._trigger.setblocking(False)
         self.loop.add_reader(self._trigger.fileno(), self._triggered)
         self._rescan()
-        self._scan(self._waiting_records())
+        self._scan_waiting()
         self.loop.call_later(60.0, self._clean)
 
     def reload(self) -> None:
@@ -84,7 +84,7 @@ class Scheduler:
     # --- learning of messages ---
 
     def _triggered(self) -> None:
-        while True:
+        for _ in range(_DATAGRAMS):     # whatever is left brings us here again, after the others' turn
             try:
                 data = self._trigger.recv(trigger.LONGEST)
             except OSError:
@@ -122,15 +122,21 @@ class Scheduler:
             yield id
         log.event("scanned", waiting=found)
 
-    def _scan(self, steps: Iterator[object]) -> None:
-        """Go through *steps* a few hundred at a time."""
+    def _scan_waiting(self) -> None:
+        """At the start. What the disk refuses to show is looked for again: nobody else will tell of it."""
+        self._scan(self._waiting_records(), again=self._scan_waiting)
+
+    def _scan(self, steps: Iterator[object], again: Callable[[], None] | None = None) -> None:
+        """Go through *steps* a few hundred at a time; if that fails, *again* is called later."""
         try:
             for count, _ in enumerate(steps, 1):
                 if count == SCAN_STEP:
-                    self.loop.call_later(_PAUSE, self._scan, steps)
+                    self.loop.call_later(_PAUSE, self._scan, steps, again)
                     break
         except OSError as error:
             log.event("scan_failed", error=program.describe(error))
+            if again is not None:
+                self.loop.call_later(RESCAN, again)
         self.pump()
 
     def _clean(self) -> None:
