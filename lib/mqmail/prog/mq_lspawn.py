@@ -26,12 +26,12 @@ from mqmail.control.accounts import Accounts
 from mqmail.control.whose import find_account, find_mailbox
 from mqmail.local.plan import User
 from mqmail.local.service import Delivery, make_server
+from mqmail.local.warm import Warm
 from mqmail.mail.address import local_of
 from mqmail.net import daemon
 from mqmail.net.blocking import over_socket
 from mqmail.net.converse import converse
 from mqmail.net.owner import as_owner, become_owner, owner_of
-from mqmail.net.warm import Warm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,10 +55,14 @@ def main(argv: list[str]) -> int:
     count = max(control.concurrencylocal, 1)
     dispatchers = min(count, MOST_DISPATCHERS) if control.localusers == "passwd" else 0
 
+    parent = os.getpid()
+
     def work(number: int) -> None:
+        daemon.become("mq-local" if number < count else "mq-lspawn")
         if number < count:
             local.close()
             become_owner(owner_of("mail"))
+            daemon.die_with_parent(parent)
             Mailboxes(control).serve(mailbox)
         else:
             mailbox.close()
@@ -84,7 +88,6 @@ class Worker:
 
     def serve(self, listener: unix.socket) -> None:
         """Accept and converse until TERM."""
-        daemon.become("mq-local")
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGHUP, self._hang_up)
         listener.setblocking(True)
@@ -178,6 +181,7 @@ class Dispatcher(Worker):
 
     def _become(self, name: str, sock: unix.socket) -> None:
         """In a new process: become account *name*, then deliver what comes over *sock* until it ends."""
+        daemon.become("mq-local")
         account = _account_of(name)
         os.initgroups(name, account.pw_gid)
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
