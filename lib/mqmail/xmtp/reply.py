@@ -163,6 +163,14 @@ def tag_of(answer: Reply) -> int | None:
     return None
 
 
+def untagged(answer: Reply) -> Reply:
+    """The reply without ``#N``."""
+    if answer.lines[0][:1] != "#":
+        return answer
+    lines = [line.partition(" ")[2] if line[:1] == "#" else line for line in answer.lines]
+    return Reply(answer.code, tuple(lines), answer.status)
+
+
 class ReplyReader:
     """Bytes from a server in, replies out; nothing is kept beyond one reply's limits. Control
     characters in a text come out as ``?``: it goes into logs, records and reports."""

@@ -17,7 +17,7 @@ from mqmail.net.blocking import over_socket
 from mqmail.net.session import Session
 from mqmail.xmtp import events
 from mqmail.xmtp.client import FILE, Transaction
-from mqmail.xmtp.reply import Reply, reply
+from mqmail.xmtp.reply import Reply, reply, untagged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,8 +171,3 @@ class Handler:
             said = verdict or reply(451, "4.3.0", f"mq-local broke off: {broken or 'no answer'}")
             self._server.answer_recipient(number, untagged(said))
 
-
-def untagged(answer: Reply) -> Reply:
-    """The reply without the number that it had in the other session."""
-    lines = [line.partition(" ")[2] if line[:1] == "#" else line for line in answer.lines]
-    return Reply(answer.code, tuple(lines), answer.status)
