@@ -30,9 +30,9 @@ class Told:
     def __init__(self, kind="smtp", offer=OFFER, late=False, order=None, **limits):
         self.server = Server(kind, "mx.example", offer, Limits(**limits))
         self.log = []
-        self.bodies = []        # of messages that were taken
+        self.bodies = []  # of messages that were taken
         self._body = b""
-        self._late = late       # RCPT is answered only when the core can not go on, last first
+        self._late = late  # RCPT is answered only when the core can not go on, last first
         self._waiting = []
         self._order = order or (lambda numbers: numbers)
         self.server.greet()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from support.dialogue import Told, load
 
 FILES = sorted(Path(__file__).parents[1].joinpath("golden").glob("*.smtp"))
