@@ -12,6 +12,7 @@ from mqmail.base.failure import Temporary
 
 KEPT = 10.0             # seconds
 MOST_KEPT = 10000       # names
+DATABASE = "/etc/passwd"
 LONGEST_NAME = 32       # what useradd(8) and qmail-getpw take
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _HIDDEN = (errno.EACCES, errno.EPERM)
@@ -51,12 +52,11 @@ def look_up(name: str) -> str | None:
 
 
 def _check_database() -> None:
-    """getpwnam says the same for "no such account" and "cannot look" (out of descriptors, say). Root
-    is always there."""
+    """getpwnam says the same for "no such account" and for "cannot look", out of descriptors, say."""
     try:
-        pwd.getpwuid(0)
-    except KeyError:
-        raise Temporary("the password database cannot be read", "4.3.0") from None
+        os.close(os.open(DATABASE, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise Temporary(f"{DATABASE}: {error.strerror}", "4.3.0") from None
 
 
 def _is_home(path: str, uid: int) -> bool:

@@ -85,7 +85,7 @@ def resolve(address: str, tables: Tables, may_relay: bool, null_sender: bool = F
 
     May raise what *home_of* and *exists* raise."""
     if "@" not in address:
-        address = f"{address}@{tables.me}"      # <postmaster> (RFC 5321 section 4.1.1.3)
+        address = f"{address}@{_first_domain(tables) or tables.me}"     # RFC 5321 section 4.1.1.3
     answer = _decide(address, tables, may_relay, set())
     if null_sender and answer.targets:
         return _elsewhere([(destination, target, "") for destination, target, _ in answer.targets])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BIN = f"{os.path.abspath(__file__).rpartition('/lib/')[0]}/bin"
 ME = "mail.example.org"
-ALIASES = {"team": "alice, bob", "oldteam": "gone"}
+ALIASES = {"team": "alice, bob", "oldteam": "bob, gone"}
 SECONDS = 30        # the longest that a message may take
 MOST_LINES = 24     # of a message that are shown
 HELLO = "Subject: hello\r\n\r\nThis came by SMTP.\r\n"
@@ -128,7 +128,7 @@ def send_messages(system: System, home: str, port: int) -> None:
     subprocess.run(words, input=TEAM, text=True, check=True)
     show_journeys(system, 1)
     show_newest(home, "bob")
-    headline("5. A message from alice to an alias of somebody who is gone: she gets a report")
+    headline("5. A message from alice to an alias that includes somebody who is gone: she gets a report")
     send(port, f"alice@{ME}", f"oldteam@{ME}", LOST, show)
     show_journeys(system, 2)
     show_newest(home, "alice")

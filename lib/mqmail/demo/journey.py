@@ -50,7 +50,7 @@ def _step(facts: dict[str, str]) -> str:
     if event == "queued":
         return f"{_origin(facts)}; mq-queue has it safe on disk"
     if event == "replaced":
-        return f"mq-resolve: {address} {_targets(facts.get('by', '').split(' '))}"
+        return f"mq-resolve: {address} {_targets(address, facts.get('by', '').split(' '))}"
     if event == "delivered":
         return f"{_service(facts)}: delivered to {address}{_said(facts)}"
     if event == "deferred":
@@ -77,17 +77,17 @@ def _origin(facts: dict[str, str]) -> str:
     return f"xmtpd took it by {proto.upper() or 'SMTP'} from {facts.get('ip', '?')} (from {sender})"
 
 
-def _targets(paths: list[str]) -> str:
+def _targets(address: str, paths: list[str]) -> str:
     """What an address stands for; each path is ``@destination:address``."""
     if paths == [""]:
         return "stands for nobody"
     addresses = ", ".join([path.partition(":")[2] for path in paths])
     found = {path.partition(":")[0] for path in paths}
     if found == {"@new"}:
-        return f"is an alias of {addresses}"
+        return f"stands for {addresses}"
     if found == {f"@{_FOR_ANOTHER_HOST}"}:
         return f"goes to another host ({addresses})"
-    return f"is a {found.pop()[1:]} ({addresses})"
+    return f"is a {found.pop()[1:]}" + (f" ({addresses})" if addresses != address else "")
 
 
 def _service(facts: dict[str, str]) -> str:

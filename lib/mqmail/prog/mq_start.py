@@ -56,15 +56,16 @@ def main(argv: list[str]) -> int:
     listeners = [listen(address, port) for address, port in reader.load(".", ["listeners"]).listeners]
     unwanted = [held] if ready_fd is None else [held, ready_fd]
     os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
-    Supervisor(_daemons(mains, owner, listeners, unwanted)).run(lambda: _ready(ready_fd))
+
+    def started() -> None:
+        log.event("ready", pid=os.getpid())
+        ready.announce(ready_fd)
+        del unwanted[1:]        # announcing has closed it
+
+    Supervisor(_daemons(mains, owner, listeners, unwanted)).run(started)
     log.event("stopped")
     os.close(held)
     return 0
-
-
-def _ready(ready_fd: int | None) -> None:
-    log.event("ready", pid=os.getpid())
-    ready.announce(ready_fd)
 
 
 def _import_all() -> dict[str, Callable[[list[str]], int]]:

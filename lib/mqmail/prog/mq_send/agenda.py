@@ -55,7 +55,7 @@ class Agenda:
         while self._forced or self._due and self._due[0][0] <= now:
             force = bool(self._forced)
             id = self._forced.popleft() if force else heapq.heappop(self._due)[1]
-            if id not in self._known:       # else its turn comes, or is now: its end will say when it is due
+            if id not in self._known:       # else it is active or will be: its end says when it is due
                 self._known.add(id)
                 return id, "wait", force
         return None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _MOST_ROUNDS = 100          # replacements are followed at once, this often
 _RETRY_DISK = 5.0           # seconds until a record that could not be written is tried again
+_RETRY_REPORT = 300.0       # the longest until the sender is told again: mq-bounce is near
 
 
 class Message:
@@ -46,6 +47,7 @@ class Message:
         self._envelope: Envelope
         self._written = 0           # octets of the record that are in the file
         self._unwritten: list[bytes] = []
+        self._final = False         # there is a final verdict in what is not written
         self._unsynced = False      # a final verdict is in the file, but perhaps not on the disk
         self._body = -1
         self._left = 0              # recipients under way
@@ -60,14 +62,15 @@ class Message:
             await self._tell()
             return await self._settle()
         except BadFile as error:
-            return self._set_aside(error)
+            self._set_aside(error)
+            return None
         finally:
             if self._body >= 0:
                 os.close(self._body)
 
     def _load(self) -> bool:
         try:
-            data = store.read(self._place, self.id)
+            data = self._read()
         except FileNotFoundError:
             return False            # finished already: ids may be told twice
         record = records.parse(data, f"queue/{self._place}/{self.id}")
@@ -81,8 +84,17 @@ class Message:
         self._written = record.good_length
         return True
 
+    def _read(self) -> bytes:
+        """The record, also when it has been moved since somebody said that it is new."""
+        try:
+            return store.read(self._place, self.id)
+        except FileNotFoundError:
+            self._place = "wait"
+            return store.read(self._place, self.id)
+
     def _set_aside(self, error: BadFile) -> None:
         """One bad record must not stop the others; a person has to look at it."""
+        self.rescue()
         try:
             path = store.set_aside(self._place, self.id)
         except OSError as failed:
@@ -97,11 +109,12 @@ class Message:
             states = self._due()
             if not states or self._scheduler.stopping:
                 return
+            self._look_at_body(states)
             self._left = len(states)
+            self._flush_soon()
             for waiter in [self._scheduler.submit(destination, job)
                            for destination, job in self._jobs(states)]:
                 await waiter
-            self._flush_soon()
 
     def _due(self) -> list[State]:
         force, self._force = self._force, False
@@ -120,6 +133,17 @@ class Message:
                 for (destination, sender), part in groups.items()
                 for i in range(0, len(part), MOST_RECIPIENTS)]
 
+    def _look_at_body(self, states: list[State]) -> None:
+        """BadFile when a body that is to be handed over is missing or damaged. Whatever else is wrong
+        costs its jobs time."""
+        if any([state.recipient.destination != "new" for state in states]):
+            try:
+                self._open_body()
+            except FileNotFoundError:
+                raise BadFile(f"the body of {self.id} is missing") from None
+            except OSError:
+                pass
+
     def _open_body(self) -> int:
         if self._body < 0:
             self._body = store.open_body(self.id, self._envelope.size)
@@ -137,8 +161,8 @@ class Message:
         self._unwritten.append(made)
         records.extend(self._record, made)
         self._log(state, recipient.destination, recipient.address, verdict)
-        if self._left and state.kind != "replaced":
-            self._flush_soon(only_final=state.kind in ("done", "fail"))
+        self._final = self._final or state.kind in ("done", "fail")
+        self._flush_soon()
 
     def _log(self, state: State, destination: str, address: str, verdict: Verdict) -> None:
         if state.kind in ("replaced", "pending"):
@@ -152,9 +176,9 @@ class Message:
 
     # --- the record's file ---
 
-    def _flush_soon(self, only_final: bool = False) -> None:
-        """Write what has been learnt when recipients are still under way."""
-        if only_final and self._left and not self._flushing:
+    def _flush_soon(self) -> None:
+        """Write final verdicts when recipients are still under way."""
+        if self._final and self._left and not self._flushing:
             self._flushing = True
             self._scheduler.loop.call_soon(self._flush)
 
@@ -169,7 +193,7 @@ class Message:
         except (OSError, BadFile) as error:
             log.event("record_not_written", id=self.id, error=str(error))
             return
-        self._unwritten = []
+        self._unwritten, self._final = [], False
         self._unsynced = True
 
     async def _sync(self) -> None:
@@ -193,11 +217,16 @@ class Message:
         waiting = report.to_tell(self._record)
         if not waiting or self._scheduler.stopping:
             return
+        self._look_at_body([state for states in waiting.values() for state in states])
         await self._sync()
         for sender, states in waiting.items():
-            addresses = {s.recipient.seq: report.parameters(self._record, s) for s in states}
-            job = Job(self._envelope, sender, "error", states, self._told, self._open_body, addresses)
-            await self._scheduler.submit("error", job)
+            for i in range(0, len(states), report.MOST_RECIPIENTS):
+                job = self._report(sender, states[i:i + report.MOST_RECIPIENTS])
+                await self._scheduler.submit("error", job)
+
+    def _report(self, sender: str, states: list[State]) -> Job:
+        addresses = {s.recipient.seq: report.parameters(self._record, s) for s in states}
+        return Job(self._envelope, sender, "error", states, self._told, self._open_body, addresses)
 
     def _told(self, state: State, answer: Reply | None, why: str) -> None:
         seq = state.recipient.seq
@@ -215,13 +244,27 @@ class Message:
     async def _settle(self) -> float | None:
         left = [s for s in self._record.current() if not _settled(s)]
         if not left:
-            store.remove(self._place, self.id)
-            log.event("finished", id=self.id, seconds=f"{time.time() - self._envelope.at:.3f}")
+            await self._remove()
             return None
         until = min([self._next(state) for state in left])
         await self._sync()
         self._move(until)
         return until
+
+    async def _remove(self) -> None:
+        """While the disk refuses, the message stays here: nothing may be delivered again."""
+        while True:
+            try:
+                store.remove(self._place, self.id)
+            except FileNotFoundError:
+                pass                # somebody was faster
+            except OSError as error:
+                log.event("record_not_removed", id=self.id, error=error.strerror)
+                if self._scheduler.stopping:
+                    return self.rescue()
+                await self._scheduler.sleep(_RETRY_DISK)
+                continue
+            return log.event("finished", id=self.id, seconds=f"{time.time() - self._envelope.at:.3f}")
 
     def _next(self, state: State) -> float:
         """When to look at this recipient again."""
@@ -231,7 +274,8 @@ class Message:
         if state.kind == "pending":
             return now
         clock = Clock(now, self._scheduler.lifetime, random.random())  # noqa: S311
-        return due(self._envelope.at, "error", Verdict("wait", broken=True), clock)
+        until = due(self._envelope.at, "error", Verdict("wait", broken=True), clock)
+        return min(until, now + _RETRY_REPORT)
 
     def _move(self, until: float) -> None:
         """To ``wait``, the time in the file's mtime. If that fails it is found where it is."""
@@ -251,7 +295,7 @@ class Message:
         return self._place
 
     def rescue(self) -> None:
-        """At the end, if it cannot be waited for: save what is known."""
+        """Save what is known, when no more of it will be learnt."""
         self._left += 1
         self._flush()
 

@@ -28,6 +28,7 @@ PATIENCE = 10.0         # seconds a service may be away before jobs are handed b
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
 _ASKED_AT_ONCE = 100    # jobs without a body in one burst
 _CONNECT = 60.0
+STALLED = 60.0          # seconds in which no job ends, after which those that wait are handed back
 
 
 class Outlet:
@@ -44,9 +45,12 @@ class Outlet:
         self._queues: dict[str, deque[Job]] = {}
         self._idle: list[Session] = []
         self._busy = 0              # slots in use
+        self._asking_soon = False
         self._opening = False
         self._away_since = 0.0
         self._tries = 0
+        self._moved = loop.time()   # when a job ended last
+        self._watched = False
         self.configure(service, limit)
 
     def configure(self, service: Destination, limit: int) -> None:
@@ -63,22 +67,38 @@ class Outlet:
 
     def submit(self, job: Job) -> Waiter:
         """Queue *job*; the Waiter comes when all its verdicts are in, or none will come."""
+        if not self._limit:
+            job.finish(f"{self.name} is held: its concurrency is 0", None)
+            return job.done
         jobs = self._queues.get(job.id)
         if jobs is None:
             jobs = self._queues[job.id] = deque()
             self._waiting.append(jobs)
         jobs.append(job)
+        self._watch()
         if self._asks:
-            if not self._busy:
-                self._busy = 1
+            if not self._asking_soon:
+                self._asking_soon = True
                 self._loop.call_soon(self._ask_soon)
         else:
             self._pump()
         return job.done
 
+    def _watch(self) -> None:
+        """Messages in memory are limited: those of a service that gets nothing done must not fill it."""
+        if self._waiting and not self._watched:
+            self._watched = True
+            self._loop.call_later(STALLED, self._look)
+
+    def _look(self) -> None:
+        self._watched = False
+        if self._loop.time() - self._moved >= STALLED:
+            self._hand_back(f"{self.name} is busy and has finished nothing for {STALLED:g} s")
+        self._watch()
+
     def _ask_soon(self) -> None:
         """Jobs of this turn of the loop go in one burst."""
-        self._busy = 0
+        self._asking_soon = False
         self._pump()
 
     def _next(self) -> Job | None:
@@ -135,6 +155,7 @@ class Outlet:
     def _used(self, session: Session, jobs: list[Job], slots: int, error: BaseException | None) -> None:
         """The session has done its work, or something went wrong with it."""
         self._busy -= slots
+        self._moved = self._loop.time()
         if error is not None or session.broken:
             session.close()
         else:

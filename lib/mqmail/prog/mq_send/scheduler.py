@@ -123,7 +123,7 @@ class Scheduler:
         log.event("scanned", waiting=found)
 
     def _scan_waiting(self) -> None:
-        """At the start. What the disk refuses to show is looked for again: nobody else will tell of it."""
+        """At the start; and again when the disk refused, for nobody else will tell of these."""
         self._scan(self._waiting_records(), again=self._scan_waiting)
 
     def _scan(self, steps: Iterator[object], again: Callable[[], None] | None = None) -> None:
@@ -190,6 +190,7 @@ class Scheduler:
             self.pump()
 
     def _trouble(self, message: Message, error: BaseException) -> None:
+        message.rescue()
         if isinstance(error, OSError):
             log.event("message_trouble", id=message.id, error=program.describe(error))
         else:
@@ -256,7 +257,10 @@ class Scheduler:
             for outlet in self._outlets.values():
                 outlet.close_idle()
             self._trigger.close()
-            os.unlink(trigger.PATH)
+            try:
+                os.unlink(trigger.PATH)     # nobody waits for a dead socket's queue to empty
+            except OSError:
+                pass
             stopped()
 
     def _rescue(self) -> None:

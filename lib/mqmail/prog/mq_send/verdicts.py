@@ -10,8 +10,8 @@ from __future__ import annotations
 from mqmail.base.value import value
 from mqmail.mail.retry import SKIP_LOCAL, SKIP_REMOTE, expired, next_attempt
 from mqmail.queue import lines
-from mqmail.queue.record import Record, Recipient, State, ancestors
-from mqmail.xmtp.reply import ProtocolError, Reply, Target, facts_of, targets_of
+from mqmail.queue.record import MOST_RECIPIENTS, Recipient, Record, State, ancestors
+from mqmail.xmtp.reply import ProtocolError, Reply, Target, facts_of, targets_of, untagged
 
 DEEPEST = 20                # replacements of replacements: more is a loop
 _LOCAL = frozenset(("new", "mailbox", "local"))
@@ -50,7 +50,7 @@ def of_reply(answer: Reply | None, why: str = "", asked: bool = False) -> Verdic
     if answer is None:
         return Verdict("wait", "4.4.2", "", why or "no answer", broken=True)
     facts = facts_of(answer.text)
-    host, said = facts.get("host", ""), facts.get("said") or answer.said()
+    host, said = facts.get("host", ""), facts.get("said") or untagged(answer).said()
     code = answer.code
     if 200 <= code < 300:
         if asked:
@@ -129,6 +129,8 @@ def _replace(record: Record, state: State, verdict: Verdict, now: float) -> byte
     fresh = _unknown(record, state.recipient, verdict.targets)
     if not fresh:
         return lines.done_line(seq, now, "2.1.5", "", "the message goes there already")
+    if len(record.recipients) + len(fresh) > MOST_RECIPIENTS:
+        return lines.fail_line(seq, now, "5.5.3", verdict.host, "it stands for too many others")
     return lines.replacements(seq, [(t.destination, t.address, t.sender or None) for t in fresh])
 
 

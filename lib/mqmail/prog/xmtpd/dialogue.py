@@ -65,9 +65,10 @@ class SessionIds:
 
 
 class Dialogue:
-    """The handler of one session (net/converse.py)."""
+    """The handler of one session (net/converse.py). Without a *resolver* all recipients are taken."""
 
-    def __init__(self, server: Server, peer: Peer, session: str, resolver: Resolver, pool: Pool) -> None:
+    def __init__(self, server: Server, peer: Peer, session: str, resolver: Resolver | None,
+                 pool: Pool) -> None:
         self._server = server
         self._peer = peer
         self._session = session
@@ -136,6 +137,8 @@ class Dialogue:
 
     async def _resolve(self, asked: list[events.Rcpt]) -> list[Reply | None]:
         """A refusal for each, or None."""
+        if self._resolver is None:
+            return [None] * len(asked)
         try:
             recipients = [(self._address(rcpt), ()) for rcpt in asked]
         except BadAddress:
@@ -171,7 +174,8 @@ class Dialogue:
             facts = {"proto": "local", "uid": peer.uid}
         else:
             proto = "lmtp" if hello.verb == "LHLO" else "smtp" if hello.verb == "HELO" else "esmtp"
-            facts = {"proto": proto, "ip": peer.ip, "helo": hello.name}
+            # never without ip: who has none is a program of this host, and may relay
+            facts = {"proto": proto, "ip": peer.ip or "unknown", "helo": hello.name}
         return {**facts, "relay": "1" if peer.relay else "", "session": self._session}
 
     # --- the message ---

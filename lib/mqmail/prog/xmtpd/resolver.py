@@ -62,11 +62,6 @@ class OneResolver:
             self._session = session
         return session
 
-    def close(self) -> None:
-        """Say goodbye."""
-        if self._session is not None:
-            self._session.close()
-
 
 class SharedResolver:
     """A worker's: the questions of all clients go over one session, those of one wake-up of the loop in
