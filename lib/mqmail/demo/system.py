@@ -10,7 +10,7 @@ import time
 
 from mqmail.base.failure import Temporary
 from mqmail.demo.journey import Journeys
-from mqmail.net.daemon import die_with_parent
+from mqmail.net.lifeline import die_with_parent
 from mqmail.net.owner import as_owner, owner_of
 
 LOG = "run/log"

@@ -14,6 +14,7 @@ import time
 
 from mqmail.base import log, program
 from mqmail.base.failure import Failure, Temporary, Usage
+from mqmail.net.lifeline import die_with_parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 HOME = "/var/mqmail"
 GRACE = 20.0            # seconds a worker has to end after TERM
-_PR_SET_PDEATHSIG = 1   # <linux/prctl.h>
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
@@ -56,15 +56,6 @@ def become(name: str) -> None:
             comm.write(name[:15])
     except OSError:
         pass
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when *parent*, which forked it, ends: what is left of a killed
-    daemon must not hold its locks. A change of uid undoes this (prctl(2)), so call it afterwards."""
-    import ctypes
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:      # it ended before we asked
-        os._exit(111)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -10,6 +10,7 @@ import os
 import pwd
 
 from mqmail.base.value import value
+from mqmail.net import lifeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ def become_owner(owner: Owner) -> None:
     """From root to *owner*, for good; does nothing when we are not root or *owner* is root."""
     if os.geteuid() != 0 or owner.uid == 0:
         return
-    if owner.name:
-        os.initgroups(owner.name, owner.gid)
-    else:
-        os.setgroups([])
-    os.setresgid(owner.gid, owner.gid, owner.gid)
-    os.setresuid(owner.uid, owner.uid, owner.uid)
+    with lifeline.kept():
+        if owner.name:
+            os.initgroups(owner.name, owner.gid)
+        else:
+            os.setgroups([])
+        os.setresgid(owner.gid, owner.gid, owner.gid)
+        os.setresuid(owner.uid, owner.uid, owner.uid)
 
 
 class as_owner:  # noqa: N801  reads as the statement it is
@@ -59,11 +61,13 @@ class as_owner:  # noqa: N801  reads as the statement it is
     def __enter__(self) -> None:
         if self._root:
             os.setgroups([])
-            os.setegid(self._owner.gid)
-            os.seteuid(self._owner.uid)
+            with lifeline.kept():
+                os.setegid(self._owner.gid)
+                os.seteuid(self._owner.uid)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         if self._root:
-            os.seteuid(0)
-            os.setegid(self._gid)
+            with lifeline.kept():
+                os.seteuid(0)
+                os.setegid(self._gid)

@@ -15,6 +15,7 @@ import time
 from mqmail.base import log, program
 from mqmail.base.value import value
 from mqmail.net import daemon
+from mqmail.net.lifeline import die_with_parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ class Supervisor:
         for child in self._children:
             child.close_pipe()
         os.environ.pop("NOTIFY_SOCKET", None)       # systemd hears from the parent alone
+        die_with_parent(parent)
         one.prepare()
-        daemon.die_with_parent(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return one.main([*one.arguments, "--ready-fd", str(announce)])
 

@@ -55,14 +55,11 @@ def main(argv: list[str]) -> int:
     count = max(control.concurrencylocal, 1)
     dispatchers = min(count, MOST_DISPATCHERS) if control.localusers == "passwd" else 0
 
-    parent = os.getpid()
-
     def work(number: int) -> None:
         daemon.become("mq-local" if number < count else "mq-lspawn")
         if number < count:
             local.close()
             become_owner(owner_of("mail"))
-            daemon.die_with_parent(parent)
             Mailboxes(control).serve(mailbox)
         else:
             mailbox.close()
