@@ -1,4 +1,4 @@
-"""mq-bounce and mq-queue as processes, driven as mq-send does: a report is durable or was never taken."""
+"""mq-bounce and mq-queue as processes, driven as mq-send does: a report is durable, or was not taken."""
 
 import email
 import email.policy

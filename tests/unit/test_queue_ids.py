@@ -35,15 +35,18 @@ def test_a_time_that_does_not_fit(microseconds):
         ids.make(microseconds, 1)
 
 
-@pytest.mark.parametrize("microseconds", [0, 2**22 - 1, 2**22, 2**29, 2**30 - 1, 2**30, 1732252800123])
-def test_directory_is_bits_22_to_29(microseconds):
-    assert ids.directory(ids.make(microseconds, 99)) == f"{microseconds >> 22 & 255:02x}"
+@pytest.mark.parametrize("microseconds", [0, 2**14 - 1, 2**14, 2**21, 2**22 - 1, 2**22, 1732252800123])
+@pytest.mark.parametrize("process", [0, 1, 99, 1023, 4194304])
+def test_directory_is_made_of_time_and_process(microseconds, process):
+    expected = ((microseconds >> 14) + 67 * (process & 1023)) % 256
+    assert ids.directory(ids.make(microseconds, process)) == f"{expected:02x}"
 
 
-def test_messages_of_four_seconds_share_a_directory_and_all_256_are_used():
+def test_messages_of_one_process_in_16_ms_share_a_directory_and_all_256_are_used():
     start = 413000000 << 22
-    assert len({ids.directory(ids.make(start + n, 1)) for n in range(0, 2**22, 99991)}) == 1
-    assert len({ids.directory(ids.make(start + (n << 22), 1)) for n in range(256)}) == 256
+    assert len({ids.directory(ids.make(start + n, 1)) for n in range(0, 2**14, 99)}) == 1
+    assert len({ids.directory(ids.make(start + (n << 14), 1)) for n in range(256)}) == 256
+    assert len({ids.directory(ids.make(start, 1000 + n)) for n in range(16)}) == 16
 
 
 @pytest.mark.parametrize("text", ["", "1h7f64d00i000c1", "1h7f64d00i000c1pp", "1H7f64d00i000c1p",

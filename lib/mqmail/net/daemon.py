@@ -81,6 +81,7 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
     loop.add_signal_handler(signal.SIGHUP, lambda: reloaded(reload) if reload else None)
     for name, action in (others or {}).items():
         loop.add_signal_handler(getattr(signal, name), action)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
     loop.set_exception_handler(lambda _loop, context: _loop_bug(context))
     try:
         loop.run_forever()
@@ -174,7 +175,7 @@ class Workers:
             die_with_parent(parent)
             for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(one, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            signal.pthread_sigmask(signal.SIG_SETMASK, (signal.SIGHUP,))    # until run_loop can take it
             code = program.run(self._name, lambda _argv: self._work(number) or 0, [])
         finally:
             os._exit(code)

@@ -11,6 +11,7 @@ LENGTH = 16
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _ALPHABET = frozenset(_DIGITS)
 _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]
+_HEX = tuple([f"{n:02x}" for n in range(256)])
 _FOLD = (1 << 25) - 1
 _LATEST = 1 << 55
 
@@ -33,8 +34,13 @@ def is_id(text: str) -> bool:
 
 
 def directory(id: str) -> str:
-    """``XX``: bits 22 to 29 of the id's microseconds, in hex. The id must be one (is_id)."""
-    return f"{int(id[5:7], 32) >> 2:02x}"
+    """``XX``, in hex: bits 14 to 21 of the id's microseconds plus 67 times the process, modulo 256. The
+    id must be one (is_id).
+
+    A directory changes every 16 ms and is another for each process: the messages that one process
+    makes durable together share one (and its fsync), and nobody else works in it meanwhile.
+    """
+    return _HEX[(int(id[6:9], 32) >> 4) + 67 * int(id[14:], 32) & 255]
 
 
 def microseconds(id: str) -> int:

@@ -10,7 +10,7 @@ from _socket import socket
 import uvloop  # noqa: F401
 
 from mqmail.base import files, log, ready
-from mqmail.base.failure import Usage
+from mqmail.base.failure import BadFile, Usage
 from mqmail.control import reader
 from mqmail.control.hosts import parse_listener, split_port
 from mqmail.net import daemon
@@ -90,6 +90,7 @@ class Worker:
 
     def run(self) -> None:
         """Serve until TERM."""
+        self._read_again()
         loop: asyncio.AbstractEventLoop = daemon.new_loop()
         deadlines = Deadlines(loop)
         name = self._control.me
@@ -129,6 +130,13 @@ class Worker:
         self._control = reader.load(".", LISTENER_CONTROL)
         for service in self._services:
             service.timeout = self._control.timeoutsmtpd
+
+    def _read_again(self) -> None:
+        """A worker that is started anew must not bring back what HUP has replaced."""
+        try:
+            self._control = reader.load(".", LISTENER_CONTROL)
+        except BadFile as error:
+            log.event("reload_failed", error=str(error))
 
     def _tidy(self, loop: asyncio.AbstractEventLoop) -> None:
         self._pool.tidy()
