@@ -1,0 +1,50 @@
+"""Whose turn it is in mq-send."""
+
+from mqmail.prog.mq_send.agenda import FRESH_PER_DUE, Agenda
+
+
+def taken(agenda, now=100.0):
+    """Every id there is, in the order they are begun; none of them ends."""
+    return [found[0] for found in iter(lambda: agenda.next(now), None)]
+
+
+def test_new_messages_come_first_and_do_not_starve_the_others():
+    agenda = Agenda()
+    for number in range(2 * FRESH_PER_DUE):
+        agenda.add_fresh(f"fresh{number}")
+    agenda.add_due("due0", 1.0)
+    agenda.add_due("due1", 2.0)
+    agenda.add_due("later", 101.0)
+    order = taken(agenda)
+    assert order[:FRESH_PER_DUE + 1] == [f"fresh{n}" for n in range(FRESH_PER_DUE)] + ["due0"]
+    assert order[2 * FRESH_PER_DUE + 1:] == ["due1"]
+    assert agenda.wake_at() == 101.0
+
+
+def test_a_due_one_that_is_active_already_does_not_hide_the_new_ones():
+    agenda = Agenda()
+    for number in range(FRESH_PER_DUE + 2):
+        agenda.add_fresh(f"fresh{number}")
+    agenda.add_due("fresh0", 1.0)
+    assert taken(agenda) == [f"fresh{n}" for n in range(FRESH_PER_DUE + 2)]
+
+
+def test_an_id_is_known_until_it_is_finished():
+    agenda = Agenda()
+    agenda.add_fresh("a")
+    assert agenda.next(0.0) == ("a", "new", False)
+    agenda.add_fresh("a")
+    assert agenda.next(0.0) is None
+    agenda.finished("a")
+    agenda.add_fresh("a")
+    assert agenda.next(0.0) == ("a", "new", False)
+
+
+def test_all_can_be_forced_the_oldest_first():
+    agenda = Agenda()
+    for id, at in (("b", 500.0), ("a", 900.0), ("c", 300.0)):
+        agenda.add_due(id, at)
+    assert agenda.next(100.0) is None
+    agenda.force_all()
+    assert [agenda.next(100.0) for _ in range(4)] == [
+        ("a", "wait", True), ("b", "wait", True), ("c", "wait", True), None]

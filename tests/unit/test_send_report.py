@@ -1,0 +1,98 @@
+"""What mq-send tells mq-bounce."""
+
+import pytest
+
+from mqmail.mail.address import parse_path
+from mqmail.prog.mq_send import report
+from mqmail.prog.mq_send.verdicts import Clock, Verdict, lines_for
+from mqmail.queue import ids, lines, record
+from mqmail.queue.record import Envelope, Recipient
+from mqmail.xmtp.params import parse_rcpt
+from mqmail.xmtp.reply import LONGEST_LINE_XMQ, Target
+
+ID = ids.make(1732252800_000000, 7)
+HEAD = Envelope(ID, 1732252800.0, 100, False, True, "alice@example.org", "", "", {"proto": "esmtp"})
+
+
+def a_record(*recipients):
+    return record.parse(lines.head(HEAD, recipients))
+
+
+def failed(address="bob@example.org", notify=(), orcpt="", host="", said=""):
+    """A record whose only recipient has failed, and its state."""
+    found = a_record(Recipient("1", "remote", address, notify, orcpt))
+    record.extend(found, lines.fail_line("1", 1732252900, "5.1.1", host, said))
+    return found, found.current()[0]
+
+
+@pytest.mark.parametrize(("notify", "action"), [
+    ((), "failed"), (("failure",), "failed"), (("success", "failure"), "failed"), (("never",), "none"),
+    (("success",), "none"), (("delay",), "none")])
+def test_a_failure_is_told_unless_notify_says_otherwise(notify, action):
+    assert report.action(failed(notify=notify)[1]) == action
+
+
+@pytest.mark.parametrize(("destination", "notify", "action"), [
+    ("local", (), ""), ("local", ("failure",), ""), ("local", ("success",), "delivered"),
+    ("mailbox", ("success",), "delivered"), ("remote", ("success",), "relayed")])
+def test_a_success_is_told_if_asked_for(destination, notify, action):
+    found = a_record(Recipient("1", destination, "bob@example.org", notify))
+    record.extend(found, lines.done_line("1", 1732252900, "2.0.0"))
+    assert report.action(found.current()[0]) == action
+
+
+def test_what_has_been_told_is_not_told_again():
+    found, state = failed()
+    record.extend(found, lines.told_line("1", 1732252901, "failed"))
+    assert report.action(state) == ""
+    assert report.to_tell(found) == {}
+
+
+def test_the_sender_hears_of_the_address_it_gave():
+    found = a_record(Recipient("1", "new", "team@example.org"))
+    record.extend(found, lines.replacements("1", [("remote", "secret@example.net", None)]))
+    record.extend(found, lines.fail_line("1", 1732252900, "5.1.1", "", "no <secret@example.net> here"))
+    [[state]] = report.to_tell(found).values()
+    shown, words = report.parameters(found, state)
+    assert shown == "team@example.org"
+    assert "secret" not in " ".join(words)
+
+
+def test_a_lists_owner_hears_of_the_member():
+    found = a_record(Recipient("1", "new", "list@example.org"))
+    record.extend(found, lines.replacements("1", [("remote", "m@example.net", "owner@example.org")]))
+    record.extend(found, lines.fail_line("1", 1732252900, "5.1.1"))
+    [[sender, [state]]] = report.to_tell(found).items()
+    assert sender == "owner@example.org"
+    assert report.parameters(found, state)[0] == "m@example.net"
+
+
+LONG_ADDRESS = f"{'x' * 60}@{'.'.join(['y' * 60] * 3)}"
+
+
+@pytest.mark.parametrize("said", ["550 no", "\U0001f600" * 500, " " * 500, "\u200b" * 500, "+" * 500])
+@pytest.mark.parametrize("host", ["mx.example.net", "\u200b" * 255])
+@pytest.mark.parametrize("orcpt", ["", "rfc822;" + "\U0001f600" * 490])
+def test_all_that_is_to_be_told_fits_into_a_command(said, host, orcpt):
+    found, state = failed(LONG_ADDRESS, orcpt=orcpt, host=host, said=said)
+    shown, words = report.parameters(found, state)
+    argument = " ".join([f"TO:<@error:{shown}>", *words])
+    assert len(f"RCPT {argument}\r\n".encode()) <= LONGEST_LINE_XMQ
+    rcpt = parse_rcpt(argument, {"XMQ", "DSN", "SMTPUTF8"}, utf8=True, number=0)
+    assert rcpt.address == parse_path(f"<{LONG_ADDRESS}>").address
+    assert rcpt.orcpt == orcpt
+    assert said.startswith(dict(rcpt.x)["said"])
+    assert host.startswith(dict(rcpt.x)["host"])
+    assert said != "550 no" or dict(rcpt.x)["said"] == said
+
+
+def test_an_address_that_stands_for_too_many_fails():
+    found = a_record(Recipient("1", "new", "team@example.org"), Recipient("2", "new", "b@example.org"))
+    targets = tuple([Target("remote", f"u{n}@example.net") for n in range(record.MOST_RECIPIENTS - 2)])
+    clock = Clock(1732252900.0, 604800.0)
+    [first, second] = found.current()
+    record.extend(found, lines_for(found, first, Verdict("replace", "5.1.6", targets=targets), clock))
+    assert first.kind == "replaced"
+    two = tuple([Target("remote", f"v{n}@example.net") for n in range(2)])
+    record.extend(found, lines_for(found, second, Verdict("replace", "5.1.6", targets=two), clock))
+    assert (second.kind, second.status) == ("fail", "5.5.3")
