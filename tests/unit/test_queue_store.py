@@ -128,7 +128,7 @@ def test_one_message_of_a_batch_fails_alone(home):
 
 
 def test_a_directory_that_cannot_be_synced_fails_its_messages_only(home):
-    near, far = begun(NOW), begun(NOW + (1 << 22))
+    near, far = begun(NOW), begun(NOW + (1 << 14))
     bucket = ids.directory(near.id)
     os.rename(f"queue/mess/{bucket}", "queue/mess/elsewhere")
     results = store.commit([(near, head(near.id)), (far, head(far.id))])
