@@ -10,7 +10,7 @@ from mqmail.xmtp import events
 from mqmail.xmtp.reply import Reply
 from mqmail.xmtp.server import ALLOWED
 from mqmail.xmtp.text import TextCheck
-from support.cutting import cuts, flaw_by_hand, kinds, often, pieces, texts
+from support.cutting import cuts, flaw_by_hand, kinds, often, pieces, scraps, texts
 from support.dialogue import Told, codes, opened
 
 COMMANDS = [
@@ -54,7 +54,12 @@ COMMANDS = [
     b"\0\r\n",
     b"RCPT ",
 ]
-streams = st.lists(st.sampled_from(COMMANDS) | st.binary(max_size=8), max_size=25).map(b"".join)
+ENVELOPE = b"MAIL FROM:<a@b.com>\r\nRCPT TO:<a@b.com>\r\nRCPT TO:<full@b.com>\r\n"
+BEGINNINGS = [b"", b"EHLO c\r\nLHLO c\r\n", b"EHLO c\r\nLHLO c\r\n" + ENVELOPE]
+streams = st.tuples(
+    st.sampled_from([*BEGINNINGS, BEGINNINGS[-1] + b"DATA\r\n", BEGINNINGS[-1] + b"BDAT 30\r\n"]),
+    st.lists(st.sampled_from(COMMANDS) | st.binary(max_size=8) | scraps, max_size=25).map(b"".join),
+).map(b"".join)
 offers = st.sets(
     st.sampled_from(
         [

@@ -22,6 +22,25 @@ def test_a_line_too_long_is_refused_once_and_never_a_command(size, step):
     assert codes(told.say(b"NOOP\r\n")) == [250]
 
 
+@pytest.mark.parametrize("cut", [-3, -2, -1])
+def test_a_line_too_long_whose_end_is_cut(cut):
+    told = opened()
+    line = b"x" * 3000 + b"\r\n"
+    assert told.say(line[:cut]) + told.say(line[cut:]) == b"500 5.5.2 line too long\r\n"
+    assert codes(told.say(b"NOOP\r\n")) == [250]
+
+
+def test_a_line_too_long_behind_a_bare_lf():
+    told = opened()
+    assert codes(told.say(b"NOOP\n" + b"x" * 3000 + b"\r\nNOOP\r\n")) == [500, 500, 250]
+
+
+def test_a_message_too_large_before_its_flaw():
+    told = opened(size=10)
+    assert codes(told.say(ENVELOPE + b"DATA\r\n" + b"x" * 11 + b"\n\r\n.\r\n"))[-1] == 552
+    assert codes(told.say(ENVELOPE + b"DATA\r\n" + b"x" * 9 + b"\nx\r\n.\r\n"))[-1] == 550
+
+
 def test_a_line_too_long_is_not_ended_by_a_bare_lf():
     told = opened()
     assert (

@@ -83,7 +83,7 @@ def _split(argument: str, keyword: str) -> tuple[Path, list[str]]:
         path = parse_path(text[:end])
     except BadAddress as error:
         raise syntax(str(error), error.status) from None
-    return path, [word for word in rest.split(" ") if word] if rest else []
+    return path, rest.split()
 
 
 def _path_end(text: str) -> int:

@@ -89,8 +89,6 @@ class Server(Transfer):
     def _settle(self, entry: list[Any], event: Any, answer: Reply | None) -> None:
         entry[0] = None
         said = self._after[type(event)](self, event, answer)
-        if self.closed:
-            return
         if said is None:                # nothing to say yet, or it is said: the entry was the only one
             self._owed.clear()
         elif len(self._owed) == 1:
