@@ -19,7 +19,7 @@ setup: .venv/.setup
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo '$(PYTHON) is older than 3.11: say make PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@[ -x .venv/bin/pip ] || $(PYTHON) -m venv .venv >/dev/null || $(MAKE) --no-print-directory venv-without-ensurepip
-	$(python) -m pip install -q --disable-pip-version-check $(call needs,options,install_requires)
+	$(python) -m pip install -q --disable-pip-version-check --use-pep517 $(call needs,options,install_requires)
 	@touch $@
 
 .venv/.test: .venv/.setup

@@ -21,7 +21,7 @@ BIN = f"{os.path.abspath(__file__).rpartition('/lib/')[0]}/bin"
 ME = "mail.example.org"
 ALIASES = {"team": "alice, bob", "oldteam": "bob, gone"}
 SECONDS = 30        # the longest that a message may take
-MOST_LINES = 24     # of a message that are shown
+MOST_LINES = 32     # of a message that are shown
 HELLO = "Subject: hello\r\n\r\nThis came by SMTP.\r\n"
 TEAM = f"To: team@{ME}\nSubject: news\n\nThis came from a pipe.\n"
 LOST = "Subject: is anybody there?\r\n\r\nThis will come back.\r\n"
@@ -30,8 +30,8 @@ mail for alice@{me} and bob@{me}, SMTP on 127.0.0.1 port {port}. Try, in another
 
 swaks --server 127.0.0.1:{port} --from you@example.net --to bob@{me}
 nc 127.0.0.1 {port}
-printf 'To: bob\\nSubject: hi\\n\\nhello\\n' | {bin}/mq-inject --home {home}
-{bin}/mq-qread --home {home}          what is in the queue
+printf 'To: bob\\nSubject: hi\\n\\nhello\\n' | bin/mq-inject --home {home}
+bin/mq-qread --home {home}          what is in the queue
 cat {home}/mail/bob/Maildir/new/*     (or mutt -f {home}/mail/bob/Maildir)
 grep ID {home}/run/log                a message's whole story
 $EDITOR {home}/control/aliases; kill -HUP {pid}
@@ -51,13 +51,12 @@ def main(home: str) -> int:
         headline("1. A home for mqmail: its control files, queue and mailboxes")
         port = make_home(home)
         headline("2. One command starts everything on it")
-        show(f"$ {os.path.relpath(BIN)}/mq-start --home {home}")
-        os.chdir(home)
+        show(f"$ bin/mq-start --home {home}")
         system = System(f"{BIN}/mq-start")
         show("all programs are ready")
         send_messages(system, home, port)
         headline("6. It is yours")
-        show(HOW_TO.format(home=home, port=port, bin="bin", me=ME, pid=system.pid))
+        show(HOW_TO.format(home=home, port=port, me=ME, pid=system.pid))
         while True:
             show("\n" + system.journey(None))
     except Stop:
@@ -93,24 +92,26 @@ def show(text: str) -> None:
 
 
 def make_home(home: str) -> int:
-    """Make, or complete, a home that listens on a free port; the port."""
+    """Make, or complete, a home that listens on a free port; the port. Work there from then on: its
+    owner may be unable to get there."""
     if os.path.exists(f"{home}/control/me") and reader.load(home, ["me"]).me != ME:
         raise Temporary(f"{home} is a home for something else: name another directory, with RUN=DIR")
     port = free_port()
     options = ["--home", home, "--me", ME, "--listen", f"127.0.0.1:{port}",
                "--user", "alice", "--user", "bob"]
-    show(f"$ {os.path.relpath(BIN)}/mq-setup {' '.join(options)}")
+    show(f"$ bin/mq-setup {' '.join(options)}")
     done = subprocess.run([f"{BIN}/mq-setup", *options], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Temporary(done.stderr.strip())
     show(done.stdout.strip())
-    known = reader.load(home, ["aliases"]).aliases.targets
-    with as_owner(owner_of(home)):
-        with open(f"{home}/control/listeners", "w") as file:
+    os.chdir(home)
+    known = reader.load(".", ["aliases"]).aliases.targets
+    with as_owner(owner_of(".")):
+        with open("control/listeners", "w") as file:
             file.write(f"127.0.0.1:{port}\n")
         for name, targets in ALIASES.items():
             if name not in known:
-                with open(f"{home}/control/aliases", "a") as file:
+                with open("control/aliases", "a") as file:
                     file.write(f"\n{name}: {targets}\n")
                 show(f"and in control/aliases: {name}: {targets}")
     return port

@@ -99,5 +99,5 @@ def _service(facts: dict[str, str]) -> str:
 
 
 def _said(facts: dict[str, str]) -> str:
-    said = facts.get("said", "")
+    said = facts.get("said", "").removeprefix("250 2.0.0 ")
     return f" ({said[:100]})" if said else ""

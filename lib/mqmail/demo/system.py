@@ -56,7 +56,7 @@ class System:
                 with self._change:
                     self._over.append(over)
                     self._change.notify()
-            elif not text.startswith("event="):
+            elif not text.startswith("event=") or text.startswith("event=bug "):
                 self._words = [*self._words, text][-MOST_WORDS:]
         with self._change:
             self._ended = True
