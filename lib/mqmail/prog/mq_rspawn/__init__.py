@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     daemon.become("mq-rspawn")
     held = lock.hold("run/mq-rspawn.lock", "mq-rspawn")
     relay = Relay(unix.listen(SOCKET))
-    ready.announce(ready_fd)
+    relay.loop.call_soon(ready.announce, ready_fd)
     daemon.run_loop(relay.loop, relay.stop, relay.reload)
     os.close(held)
     return 0
