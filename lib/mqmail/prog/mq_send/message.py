@@ -201,7 +201,8 @@ class Message:
         data, self._unwritten = b"".join(self._unwritten), []
         while data or self._unsynced:
             try:
-                self._written = await self._scheduler.journal.append(self._place, self.id, self._written, data)
+                self._written = await self._scheduler.disk.do(
+                    store.append, self._place, self.id, self._written, data, True)
                 self._unsynced = False
                 return
             except OSError as error:
@@ -255,7 +256,8 @@ class Message:
         """While the disk refuses, the message stays here: nothing may be delivered again."""
         while True:
             try:
-                store.remove(self._place, self.id)
+                body, self._body = self._body, -1
+                await self._scheduler.disk.do(_remove, self._place, self.id, body)
             except FileNotFoundError:
                 pass                # somebody was faster
             except OSError as error:
@@ -298,6 +300,16 @@ class Message:
         """Save what is known, when no more of it will be learnt."""
         self._left += 1
         self._flush()
+
+
+def _remove(place: str, id: str, body: int) -> None:
+    """Close the body (-1: it is not open) and remove the message. The system frees the body's blocks now,
+    which may take longer than anything else mq-send does."""
+    try:
+        store.remove(place, id)
+    finally:
+        if body >= 0:
+            os.close(body)
 
 
 def _settled(state: State) -> bool:

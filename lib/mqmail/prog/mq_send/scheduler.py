@@ -17,7 +17,7 @@ from mqmail.control import reader
 from mqmail.net import trigger
 from mqmail.net.stream import Deadlines
 from mqmail.prog.mq_send.agenda import Agenda
-from mqmail.prog.mq_send.journal import Journal
+from mqmail.prog.mq_send.disk import Disk
 from mqmail.prog.mq_send.message import Message
 from mqmail.prog.mq_send.outlet import Outlet
 from mqmail.queue import ids, store
@@ -49,7 +49,7 @@ class Scheduler:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.stopping = False
-        self.journal = Journal(loop)
+        self.disk = Disk(loop)
         self._deadlines = Deadlines(loop)
         self._agenda = Agenda()
         self._active: dict[str, Message] = {}
