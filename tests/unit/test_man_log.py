@@ -27,7 +27,8 @@ def names_of(node, tree):
     if isinstance(node, ast.Name):
         return [name for one in ast.walk(tree) if isinstance(one, ast.Assign)
                 and any(isinstance(t, ast.Name) and t.id == node.id for t in one.targets)
-                and isinstance(one.value, ast.Dict | ast.Subscript) for name in names_of(one.value, tree)]
+                and isinstance(one.value, ast.Dict | ast.Subscript)
+                for name in names_of(one.value, tree)]
     return []
 
 

@@ -76,7 +76,7 @@ TABLE_OF_FILES = (
     _lines("listeners", LIST, "hosts.parse_listeners", "127.0.0.1:2525", "xmtpd",
            "addresses and ports at which SMTP is spoken"),
     _lines("injectors", TABLE, "injectors.parse_injectors", "* local",
-           "mq-queue mq-resolve", "which accounts may put mail into the queue"),
+           "mq-bounce mq-queue mq-resolve mq-rspawn", "which accounts may put mail into the queue"),
     _number("databytes", "0", (0, _MUCH), "bytes", "xmtpd mq-queue",
             "the largest message taken; 0 means any size"),
     _number("maxrecipients", "1000", (1, 1000000), "recipients", "xmtpd mq-queue",
