@@ -51,7 +51,8 @@ def test_text(home):
     history = (lines.to_line("1", "remote", "x@b.example")
                + lines.wait_line("1", AT, "4.2.1", AT + 400, "mx[192.0.2.1]:25", "450 4.2.1 come back")
                + lines.to_line("2", "mailbox", "carol@example.org") + lines.done_line("2", AT, "2.0.0")
-               + lines.replacements("3", targets) + lines.fail_line("3.2", AT, "5.1.1", "mx.d", "550 no"))
+               + lines.replacements("3", targets)
+               + lines.fail_line("3.2", AT, "5.1.1", "mx.d", "550 no"))
     new = put("new", ["bob@example.com"], 0, sender="")
     wait = put("wait", ["bob@example.com", "carol@example.org", "team@example.org"], 1, more=history)
     hold = put("hold", ["gr\xfc\xdfe@example.com"], 2)
@@ -86,8 +87,8 @@ def test_json(home):
         "recipients": [{
             "seq": "1", "destination": "remote", "address": "x@b.example", "given": "team@example.org",
             "sender": "owner@example.org", "notify": ["failure", "delay"],
-            "orcpt": "rfc822;t@example.org", "state": "wait", "time": 1732252800, "status": "4.2.1", "host": "mx",
-            "said": "450 \N{REPLACEMENT CHARACTER}\x1b", "next": 1732253200, "told": ""}]}
+            "orcpt": "rfc822;t@example.org", "state": "wait", "time": 1732252800, "status": "4.2.1",
+            "host": "mx", "said": "450 \N{REPLACEMENT CHARACTER}\x1b", "next": 1732253200, "told": ""}]}
     assert second["recipients"][0]["state"] == "pending"
     assert second["recipients"][0]["next"] is None
 
