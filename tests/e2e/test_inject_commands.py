@@ -243,5 +243,5 @@ def test_eight_bit_text_is_declared_only_where_it_is(queue):
     for text in (b"x", b"\xe9", b"x" * 400_000 + b"\xe9"):
         assert inject(queue, "bob", text=text)[0] == 0
     bodies = [path.read_text().splitlines()[2].split()[2:] for path in
-              sorted((queue / "queue" / "new").glob("*/*"))]
+              sorted((queue / "queue" / "new").glob("*/*"), key=lambda path: path.name)]
     assert bodies == [[], ["8bit"], ["8bit"]]
