@@ -55,7 +55,8 @@ def test_text(home):
                + lines.fail_line("3.2", AT, "5.1.1", "mx.d", "550 no"))
     new = put("new", ["bob@example.com"], 0, sender="")
     wait = put("wait", ["bob@example.com", "carol@example.org", "team@example.org"], 1, more=history)
-    hold = put("hold", ["gr\xfc\xdfe@example.com"], 2)
+    told = lines.fail_line("1", AT, "5.1.1") + lines.told_line("1", AT, "failed")
+    hold = put("hold", ["no@example.com", "gr\xfc\xdfe@example.com"], 2, more=told)
     assert qread(home) == (0, f"""\
 22 Nov 2024 05:20:00 GMT  #{new}  5321  <>
 \tnew\tbob@example.com
@@ -65,6 +66,7 @@ def test_text(home):
   failed\tremote\tz@d.example\t5.1.1 mx.d 550 no
 \tremote\ty@c.example
 22 Nov 2024 05:20:02 GMT  #{hold}  5321  <alice@example.org>  hold
+  failed\tnew\tno@example.com\t5.1.1
 \tnew\tgr\xfc\xdfe@example.com
 -- 3 messages in queue
 """, "")

@@ -146,7 +146,7 @@ def _as_text(found: Listed) -> Iterator[str]:
         yield f"{_when(_arrival(found.id))}  #{found.id}  {found.place}  {_shown(found.error)}"
         return
     envelope, states = found.record.envelope, found.record.current()
-    bouncing = "  bouncing" if any([s.kind == "fail" for s in states]) else ""
+    bouncing = "  bouncing" if any([s.kind == "fail" and not s.told for s in states]) else ""
     place = f"  {found.place}" if found.place in ("hold", BAD) else ""
     error = f"  {_shown(found.error)}" if found.error else ""
     yield (f"{_when(envelope.at)}  #{found.id}  {envelope.size}  <{_shown(envelope.sender)}>"

@@ -180,8 +180,9 @@ class Transfer:
 
     def _is_too_large(self) -> bool:
         """By the limit that the peer has announced (RFC 1870 section 6.1; 0: it has none)."""
-        most = self._features.get("SIZE", "")
-        return most.isascii() and most.isdigit() and len(most) <= 20 and 0 < int(most) < self._message.size
+        text = self._features.get("SIZE", "")
+        most = int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else 0
+        return 0 < most < self._message.size
 
     def _header_is_ascii(self) -> bool:
         return os.pread(self._message.fd, _HEADER, 0).partition(b"\r\n\r\n")[0].isascii()
