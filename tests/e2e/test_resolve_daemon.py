@@ -265,7 +265,7 @@ def test_strangers_may_not_ask(daemon):
     child = subprocess.run(["python3", "-c", STRANGER, str(daemon.home.path / SOCKET)], user=65534,
                            capture_output=True, text=True, timeout=SECONDS, check=True)
     assert [line[:9] for line in child.stdout.splitlines()] == ["554 5.7.1", "503 5.5.1", "503 5.5.1"]
-    daemon.wait_for_log("event=question_refused prog=mq-resolve uid=65534")
+    daemon.wait_for_log("event=caller_refused prog=mq-resolve uid=65534")
 
 
 def test_it_logs_no_questions_and_ends_cleanly(daemon, session):

@@ -26,7 +26,7 @@ def program() -> str:
     return _prog
 
 
-def event(kind: str, **facts: object) -> None:
+def event(kind: str, /, **facts: object) -> None:
     """Write one line. Never raises: a full disk or a closed descriptor must not stop mail."""
     line = f"event={kind} prog={_prog} {xtext.facts(facts)}".rstrip(" ")
     raw = line.encode("utf-8", "surrogateescape")

@@ -49,6 +49,7 @@ CONTROL = ("me", "injectors", "databytes", "maxrecipients", "minfree", "concurre
 EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES")
 HELD = 65536            # octets of a body that are kept in memory before a file is made
 MOST_RECEIVED = 100     # Received fields that make a loop (RFC 5321 section 6.3)
+_LOGGED = frozenset(("event", "prog", "id", "size", "sender", "recipients", "caller"))
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOOPS = reply(554, "5.4.6", f"more than {MOST_RECEIVED} Received fields: this message loops")
 _HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
@@ -96,7 +97,7 @@ class Worker:
         limits = Limits(size=self.control.databytes, recipients=100000, errors=1000, refused=100000, idle=0)
         server = Server("smtp", self.control.me, (*EXTENSIONS, "XMQ"), limits)
         if level == NONE:
-            log.event("inject_refused", uid=peer.uid, pid=peer.pid)
+            log.event("caller_refused", uid=peer.uid, pid=peer.pid)
             server.greet(reply(554, "5.7.1", f"uid {peer.uid} may not put mail into this queue"))
         else:
             server.greet()
@@ -200,7 +201,10 @@ class Intake:
     def _facts(self, mail: events.Mail) -> dict[str, str]:
         """The record's via line. Only programs of ours may say that a message came from elsewhere."""
         if self._trusted and mail.xvia:
-            return xtext.parse_facts(mail.xvia.split(" "))
+            facts = xtext.parse_facts(mail.xvia.split(" "))
+            if not _LOGGED.isdisjoint(facts):
+                raise ValueError("a fact with a name of ours")
+            return facts
         return {"proto": "local", "uid": str(self._uid)}
 
     def _rcpt(self, rcpt: events.Rcpt) -> Reply | None:

@@ -85,7 +85,7 @@ class Resolver:
         if self.control.injectors.level(peer.uid) == TRUSTED:
             server.greet()
         else:
-            log.event("question_refused", uid=peer.uid, pid=peer.pid)
+            log.event("caller_refused", uid=peer.uid, pid=peer.pid)
             server.greet(reply(554, "5.7.1", f"uid {peer.uid} may not ask where mail goes"))
         return server, Questions(self, server), lambda _why: None
 
