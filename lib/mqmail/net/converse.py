@@ -53,7 +53,8 @@ async def converse(stream: Stream | BlockingStream, server: Server, handler: Han
             os.close(fd)
 
 
-async def _talk(stream: Stream | BlockingStream, server: Server, handler: Handler, timeout: float) -> str:
+async def _talk(stream: Stream | BlockingStream, server: Server, handler: Handler,
+                timeout: float) -> str:
     while True:
         event = server.next_event()
         if event is not None:
@@ -64,7 +65,7 @@ async def _talk(stream: Stream | BlockingStream, server: Server, handler: Handle
         if server.owing and not server.closed:
             await handler.settle()
             continue
-        stream.expire_after(timeout)        # answering may have taken long: the client's time begins here
+        stream.expire_after(timeout)        # its time begins here: answering may have taken long
         out = server.take_output()
         if out:
             stream.write(out)

@@ -76,12 +76,14 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
             stopping.append(True)
             stop(loop.stop)
 
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)        # until the loop runs they would be lost
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, terminate)
     loop.add_signal_handler(signal.SIGHUP, lambda: reloaded(reload) if reload else None)
     for name, action in (others or {}).items():
         loop.add_signal_handler(getattr(signal, name), action)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
+    loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, wanted)
     loop.set_exception_handler(lambda _loop, context: _loop_bug(context))
     try:
         loop.run_forever()

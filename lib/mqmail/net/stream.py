@@ -39,8 +39,8 @@ _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 class Stream:
     """A connected non-blocking socket in *loop*. ``read`` gives b"" at the end or on an error."""
 
-    __slots__ = ("_deadlines", "_drained", "_fd", "_fds", "_loop", "_out", "_out_fds", "_paused", "_unsent",
-                 "_waiter", "closed", "expires", "sock", "unix")
+    __slots__ = ("_deadlines", "_drained", "_fd", "_fds", "_loop", "_out", "_out_fds", "_paused",
+                 "_unsent", "_waiter", "closed", "expires", "sock", "unix")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket, deadlines: Deadlines) -> None:
         self._loop = loop
@@ -87,8 +87,18 @@ class Stream:
             if error.errno in _AGAIN:
                 return
             data = b""
+        self._deadlines.active.add(self)
         self._waiter = None
         waiter.set(data)
+
+    def probe(self) -> None:
+        """Read without being told to. libuv forgets a socket after one call when it has an error (the
+        peer reset it, or closed it without having read all of ours), with octets of the peer's left."""
+        waiter = self._waiter
+        if waiter is not None and not self._paused:
+            self._readable()
+            if self._waiter is not waiter:      # there was something: and behind it?
+                self._loop.call_soon(self.probe)
 
     def has_input(self) -> bool:
         """Whether octets, or the end, can be read now (asked of an idle connection)."""
@@ -190,6 +200,7 @@ class Stream:
             return
         self.closed = True
         self._deadlines.streams.discard(self)
+        self._deadlines.active.discard(self)
         self._loop.remove_reader(self._fd)
         self._lost()
         for fd in self._fds:
@@ -202,17 +213,22 @@ class Stream:
 
 
 class Deadlines:
-    """All streams of a process and the one timer that looks at their deadlines."""
+    """All streams of a process, those that have read something in this second, and the one timer that
+    looks at both."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.streams: set[Stream] = set()
+        self.active: set[Stream] = set()
         self._tick()
 
     def _tick(self) -> None:
         now = self._loop.time()
         for stream in [s for s in self.streams if 0.0 < s.expires < now]:
             stream.expire()
+        active, self.active = self.active, set()
+        for stream in active:
+            stream.probe()
         self._loop.call_later(1.0, self._tick)
 
 

@@ -48,9 +48,10 @@ def _converse(stream: BlockingStream, control: Control, peer: Peer, options: Opt
     server = dialogue.make_server(control, peer, options.lmtp)
     server.greet(dialogue.greeting(control, options.lmtp))
     # mq-resolve talks to programs of ours only; a local user's recipients are looked at in the queue
-    asked = None if options.local else resolver.OneResolver(lambda: _connect(resolver.SOCKET), control.me)
+    addresses = None if options.local else resolver.OneResolver(
+        lambda: _connect(resolver.SOCKET), control.me)
     queue = pool.Pool(lambda: _connect(pool.SOCKET), control.me)
-    handler = dialogue.Dialogue(server, peer, dialogue.SessionIds().make(), asked, queue)
+    handler = dialogue.Dialogue(server, peer, dialogue.SessionIds().make(), addresses, queue)
     handler.logs = not options.local        # that user did not ask for a log
     handler.begin()
     why = run(converse(stream, server, handler, control.timeoutsmtpd))

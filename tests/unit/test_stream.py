@@ -1,0 +1,50 @@
+"""Streams under the event loop."""
+
+from _socket import AF_UNIX, SOCK_STREAM, socketpair
+
+import pytest
+
+from mqmail.base.waiter import Running
+from mqmail.net.daemon import new_loop
+from mqmail.net.stream import READ_SIZE, Deadlines, Stream
+
+
+@pytest.fixture
+def loop():
+    loop = new_loop()
+    yield loop
+    loop.close()
+
+
+def read_all(loop, stream):
+    """What comes until the end."""
+    found = []
+
+    async def reading():
+        while True:
+            data = await stream.read()
+            if not data:
+                return b"".join(found)
+            found.append(data)
+
+    ended = []
+    running = Running(reading(), lambda result, error: (ended.append((result, error)), loop.stop()))
+    loop.call_later(20, loop.stop)
+    loop.run_forever()
+    running.cancel()
+    (result, error), = ended
+    assert error is None
+    return result
+
+
+def test_a_peer_that_closes_without_reading_our_words_is_read_to_its_end(loop):
+    """The socket has an error then, and libuv calls its reader once only."""
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    ours.setblocking(False)
+    stream = Stream(loop, ours, Deadlines(loop))
+    stream.write(b"never read")
+    sent = b"x" * (READ_SIZE * 2 + 100)
+    theirs.sendall(sent)
+    theirs.close()
+    assert read_all(loop, stream) == sent
+    stream.close()
