@@ -32,9 +32,14 @@ class Destination:
     timeout: int = DEFAULT_TIMEOUT
 
 
-BUILT_IN = {name: Destination(name, path=f"run/{socket}.sock") for name, socket in (
-    ("new", "resolve"), ("mailbox", "mailbox"), ("local", "local"), ("remote", "remote"),
-    ("error", "bounce"))}
+_REMOTE_TIMEOUT = 14400     # seconds: longer than mq-rspawn gives a slow host, or mail would go twice
+BUILT_IN = {
+    "new": Destination("new", "run/resolve.sock"),
+    "mailbox": Destination("mailbox", "run/mailbox.sock"),
+    "local": Destination("local", "run/local.sock"),
+    "remote": Destination("remote", "run/remote.sock", timeout=_REMOTE_TIMEOUT),
+    "error": Destination("error", "run/bounce.sock"),
+}
 
 
 @value
