@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import re
 import signal
 import time
@@ -148,7 +149,6 @@ def test_no_descriptor_and_no_zombie_is_left(tmp_path):
 
 @nonroot
 def test_a_full_disk_is_an_error_before_the_program_starts(home):  # noqa: F811
-    import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
     with pytest.raises(OSError, match="File too large"):
         run("touch started", home, b"x" * (2 << 20))
