@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import os
-import resource
 import re
+import resource
 import signal
 import time
 
 import pytest
+from nonroot import body, home, nonroot  # noqa: F401
+
 from mqmail.local import command
 from mqmail.local.command import Outcome
-from nonroot import body, home, nonroot  # noqa: F401
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"
 
