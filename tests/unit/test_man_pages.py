@@ -44,8 +44,8 @@ def options_of(page):
 
 
 def help_of(program):
-    done = subprocess.run([ROOT / "bin" / program, "--help"], capture_output=True, text=True, check=False,
-                          timeout=30, env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"})
+    done = subprocess.run([ROOT / "bin" / program, "--help"], capture_output=True, text=True,
+                          check=False, timeout=30, env={"PATH": os.environ["PATH"]})
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -66,6 +66,6 @@ def test_page_is_clean(page):
             assert f"{name}.{number}" in names
     if shutil.which("mandoc") is None:
         pytest.skip("not installed: mandoc")
-    done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True,
+                          text=True, check=False)
     assert done.stdout == ""
