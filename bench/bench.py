@@ -17,7 +17,7 @@ Environment:
   BENCH_JOURNAL=1|0    whether loads are run on an ext4 with a journal too, in a file on that disk; by
                        default if the disk's file system has none and root asks. Without a journal
                        fsync of a directory costs next to nothing, so figures look too good
-  BENCH_POSTFIX=1      put Postfix under the same loads, from a configuration of its own (root)
+  BENCH_POSTFIX=1      put Postfix under the same loads in turn, from a configuration of its own (root)
   BENCH_GENERATOR=own  generate loads with bench/generator.py even if smtp-source is installed
 
 What the figures are:
@@ -118,16 +118,17 @@ class Bench:
         title = f"create, write 4 KiB, fsync, rename, fsync of the directory, on {kept['mount']}"
         self._part("limit", f"What the disk can do: {title}", lambda: self._limits(directory),
                    report.limits, kept)
-        kept["loads"] = []
         memory: list[dict[str, Any]] = []
         if alone:
             self._quiet("memory", lambda: memory.append(self._idle(System(self._scratch(directory)))))
             self._part("startup", "Start-up: programs that live for one use", self._startup,
                        report.startup)
-        with System(self._scratch(directory)) as system:
-            self._loads(system.start(), kept["loads"])
-        if self._options.postfix:
-            self._quiet("Postfix", lambda: self._postfix(directory, kept["loads"], memory, alone))
+        with ExitStack() as stack:
+            targets: list[load.Target] = [stack.enter_context(System(self._scratch(directory))).start()]
+            if self._options.postfix:
+                self._quiet("Postfix", lambda: targets.append(
+                    self._postfix(stack, directory, memory, alone)))
+            kept["loads"] = self._loads(targets)
         if memory:
             self._part("memory", "Memory (PSS)", lambda: memory, report.memory)
         title = f"Loads on {kept['mount']}"
@@ -138,24 +139,29 @@ class Bench:
         return {str(at_once): disk.limit(self._scratch(directory), at_once, self._options.disk_seconds)
                 for at_once in disk.AT_ONCE}
 
-    def _loads(self, target: load.Target, results: list[dict[str, Any]]) -> None:
+    def _loads(self, targets: list[load.Target]) -> list[dict[str, Any]]:
+        """Each load on each target in turn, so that all meet the same machine."""
+        results = []
         for sessions, reuse in LOADS:
-            progress(f"{target.name}, {sessions} sessions{', reused' * reuse}")
-            try:
-                found = load.measure(self._generator, target, sessions, reuse, self._options.seconds)
-            except Trouble as error:
-                found = {"trouble": str(error)}
-            results.append({"system": target.name, "sessions": sessions, "reuse": reuse, **found})
+            for target in targets:
+                progress(f"{target.name}, {sessions} sessions{', reused' * reuse}")
+                try:
+                    found = load.measure(self._generator, target, sessions, reuse, self._options.seconds)
+                except Trouble as error:
+                    found = {"trouble": str(error)}
+                results.append({"system": target.name, "sessions": sessions, "reuse": reuse, **found})
+        return results
 
-    def _postfix(self, directory: str, results: list[dict[str, Any]], memory: list[dict[str, Any]],
-                 alone: bool) -> None:
+    def _postfix(self, stack: ExitStack, directory: str, memory: list[dict[str, Any]],
+                 alone: bool) -> Postfix:
+        """Running until *stack* ends."""
         if os.geteuid() != 0:
             raise Trouble("only root can start it")
         if alone:
             memory.append(self._idle(Postfix(self._scratch(directory))))
-        with Postfix(self._scratch(directory)) as postfix:
-            self.figures["machine"]["postfix"] = postfix.version
-            self._loads(postfix.start(), results)
+        postfix = stack.enter_context(Postfix(self._scratch(directory)))
+        self.figures["machine"]["postfix"] = postfix.version
+        return postfix.start()
 
     def _idle(self, target: System | Postfix) -> dict[str, Any]:
         progress(f"{target.name}, memory")

@@ -49,7 +49,7 @@ def _cpu(one: Figures, name: str) -> float:
 def _split(one: Figures, name: str) -> str:
     """user+system."""
     part = one["by_program"].get(name)
-    return f"{part['user_ms']:.2f}+{part['system_ms']:.2f}" if part else "-"
+    return f"{max(0, part['user_ms']):.2f}+{max(0, part['system_ms']):.2f}" if part else "-"
 
 
 def flushes(results: list[Figures]) -> str:
