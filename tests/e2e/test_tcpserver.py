@@ -14,6 +14,7 @@ from support.home import ME, ROOT, SECONDS, free_port
 from support.programs import need, run_as_owner
 
 pytestmark = pytest.mark.e2e
+FROM_CLIENT = rb"\nReceived: from client\.example \([^)]*127\.0\.0\.1"
 
 
 @pytest.fixture
@@ -24,8 +25,9 @@ def serve(launch):
         owner = pwd.getpwnam(account[1]) if account else None
         who = ["-u", owner.pw_uid, "-g", owner.pw_gid] if owner else []
         port = free_port()
-        launch(need("tcpserver"), "-v", "-R", "-H", "-l", "0", *who, "127.0.0.1", port, ROOT / "bin/xmtpd",
-               "--home", home.path, *arguments, env={**os.environ, **(environ or {})}).wait_for_port(port)
+        launch(need("tcpserver"), "-v", "-R", "-H", "-l", "0", *who, "127.0.0.1", port,
+               ROOT / "bin/xmtpd", "--home", home.path, *arguments,
+               env={**os.environ, **(environ or {})}).wait_for_port(port)
         return port
     return start
 
@@ -41,7 +43,7 @@ def test_tcpserver_runs_a_session_for_each_client(home, serve):
         client.close()
     texts = home.wait_for("alice", 3)
     assert {re.search(rb"Subject: (.*)\n", text)[1] for text in texts} == {b"s0", b"s1", b"s2"}
-    assert all([re.search(rb"\nReceived: from client\.example \([^)]*127\.0\.0\.1", text) for text in texts])
+    assert all([re.search(FROM_CLIENT, text) for text in texts])
 
 
 def test_relayclient_opens_the_door(home, serve):
@@ -84,4 +86,4 @@ def test_inetd_gives_the_socket_as_all_three_descriptors(home):
         thread.join(SECONDS)
     assert ended[0].wait(SECONDS) == 0
     [text] = home.wait_for("alice")
-    assert re.search(rb"\nReceived: from client\.example \([^)]*127\.0\.0\.1", text)
+    assert re.search(FROM_CLIENT, text)

@@ -37,8 +37,8 @@ class Service:
     *timeout* seconds of silence before a session is closed (0: none), *batch* connections accepted
     at each wake-up (1 shares the load best when several processes listen)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, listener: socket, make: Make,
-                 most: int = 1000, timeout: float = 0.0, batch: int = 1) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, listener: socket,
+                 make: Make, most: int = 1000, timeout: float = 0.0, batch: int = 1) -> None:
         self._loop = loop
         self._deadlines = deadlines
         self._listener = listener
