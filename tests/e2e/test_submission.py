@@ -78,7 +78,8 @@ def test_mutt(home, call, tmp_path):
     (tmp_path / "picture").write_bytes(bytes(range(256)))
     call(need("mutt"), "-n", "-F", "/dev/null", "-e", f'set sendmail="{ROOT}/bin/sendmail -oem -oi"',
          "-e", "set copy=no dsn_notify=failure dsn_return=hdrs",
-         "-e", f"set from=carol@{ME} use_envelope_from", "-s", "a picture", "-a", "picture", "--", f"alice@{ME}", text="see\n.\nthis\n".encode())
+         "-e", f"set from=carol@{ME} use_envelope_from", "-s", "a picture",
+         "-a", "picture", "--", f"alice@{ME}", text=b"see\n.\nthis\n")
     message = parsed(home.wait_for("alice")[0])
     assert message["Return-Path"] == f"<carol@{ME}>"
     assert message["Subject"] == "a picture"
