@@ -85,9 +85,11 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
         loop.add_signal_handler(getattr(signal, name), action)
     loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, wanted)
     loop.set_exception_handler(lambda _loop, context: _loop_bug(context))
+    log.batch(loop.call_soon)
     try:
         loop.run_forever()
     finally:
+        log.batch(None)
         loop.close()
 
 

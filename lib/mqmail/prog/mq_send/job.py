@@ -89,7 +89,8 @@ class Job:
             words.append(f"ENVID={xtext.encode(envelope.envid)}")
         if "XMQ" in features:
             words.append(f"XID={envelope.id}")
-            words += [f"XVIA={xtext.encode(xtext.facts(envelope.via))}"] if envelope.via else []
+            if self._destination == "error" and envelope.via:       # mq-bounce asks how it came
+                words.append(f"XVIA={xtext.encode(xtext.facts(envelope.via))}")
         return words
 
     def _rcpt(self, state: State, features: Container[str]) -> tuple[str, list[str]]:
