@@ -79,7 +79,7 @@ TABLE_OF_FILES = (
            "mq-bounce mq-queue mq-resolve mq-rspawn", "which accounts may put mail into the queue"),
     _number("databytes", "0", (0, _MUCH), "bytes", "xmtpd mq-queue",
             "the largest message taken; 0 means any size"),
-    _number("maxrecipients", "1000", (1, 1000000), "recipients", "xmtpd mq-queue",
+    _number("maxrecipients", "1000", (1, 100000), "recipients", "xmtpd",
             "the most recipients of a message from the network (RFC 5321 asks for 100)"),
     _number("minfree", "100M", (0, _MUCH), "bytes", "mq-queue",
             "space that must stay free on the queue's disk; less, and mail is put off with 452"),

@@ -91,7 +91,7 @@ class Bouncer:
             server.greet()
         else:
             log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.greet(reply(554, "5.7.1", f"uid {peer.uid} may not ask for reports"))
+            server.close(reply(554, "5.7.1", f"uid {peer.uid} may not ask for reports"))
         return server, Reporter(self, server), lambda _why: None
 
     async def put(self, about: dsn.Report, via: dict[str, str], original: Iterable[bytes]) -> str:

@@ -86,7 +86,7 @@ class Resolver:
             server.greet()
         else:
             log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.greet(reply(554, "5.7.1", f"uid {peer.uid} may not ask where mail goes"))
+            server.close(reply(554, "5.7.1", f"uid {peer.uid} may not ask where mail goes"))
         return server, Questions(self, server), lambda _why: None
 
 

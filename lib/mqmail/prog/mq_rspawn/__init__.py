@@ -99,7 +99,7 @@ class Relay:
             server.greet()
         else:
             log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.greet(reply(554, "5.7.1", f"uid {peer.uid} is no program of this mail system"))
+            server.close(reply(554, "5.7.1", f"uid {peer.uid} is no program of this mail system"))
         caller = Caller(self, stream, server)
         return server, caller, lambda _why: None
 
