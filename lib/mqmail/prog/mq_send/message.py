@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mqmail.xmtp.reply import Reply
 
 _MOST_ROUNDS = 100          # replacements are followed at once, this often
+_ROOM_FOR_WAITING = records.LONGEST // 2    # octets of a record; what comes then is only what is final
 _RETRY_DISK = 5.0           # seconds until a record that could not be written is tried again
 _RETRY_REPORT = 300.0       # the longest until the sender is told again: mq-bounce is near
 
@@ -158,8 +159,9 @@ class Message:
         verdict = of_reply(answer, why, asked=recipient.destination == "new")
         clock = Clock(time.time(), self._scheduler.lifetime, random.random())  # noqa: S311  spreads load
         made = lines_for(self._record, state, verdict, clock)
-        self._unwritten.append(made)
         records.extend(self._record, made)
+        if state.kind != "wait" or self._written < _ROOM_FOR_WAITING:
+            self._unwritten.append(made)
         self._log(state, recipient.destination, recipient.address, verdict)
         self._final = self._final or state.kind in ("done", "fail")
         self._flush_soon()
@@ -205,6 +207,8 @@ class Message:
                     store.append, self._place, self.id, self._written, data, True)
                 self._unsynced = False
                 return
+            except FileNotFoundError:
+                raise               # somebody removed it: there is nothing left to be done for
             except OSError as error:
                 log.event("record_not_written", id=self.id, error=error.strerror or str(error))
                 if self._scheduler.stopping:
