@@ -4,9 +4,10 @@ import os
 import resource
 
 import pytest
+from nonroot import home, mail, make_maildir, messages, nonroot, write  # noqa: F401
+
 from mqmail.local.deliver import Deferred, Delivered, Failed, Replaced, User, deliver
 from mqmail.mail.date import format_date
-from nonroot import home, mail, make_maildir, messages, nonroot, write  # noqa: F401
 
 # ruff: noqa: F811  the fixture is imported
 

@@ -84,7 +84,7 @@ class Worker:
         signal.signal(signal.SIGTERM, self._gate.terminate)
         signal.signal(signal.SIGINT, lambda _number, _frame: None)      # programs would inherit SIG_IGN
         signal.signal(signal.SIGHUP, self._hang_up)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))    # blocked until now; programs inherit it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))    # blocked until now; inherited
         listener.setblocking(True)
         try:
             while True:
