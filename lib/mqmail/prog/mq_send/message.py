@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _MOST_ROUNDS = 100          # replacements are followed at once, this often
 _ROOM_FOR_WAITING = records.LONGEST // 2    # octets of a record; what comes then is only what is final
 _RETRY_DISK = 5.0           # seconds until a record that could not be written is tried again
+_RETRY_PENDING = 10.0
 _RETRY_REPORT = 300.0       # the longest until the sender is told again: mq-bounce is near
 
 
@@ -277,8 +278,8 @@ class Message:
         if state.kind == "wait":
             return float(state.until)
         now = time.time()
-        if state.kind == "pending":
-            return now
+        if state.kind == "pending":         # we are stopping, or it met a bug of ours
+            return now + _RETRY_PENDING
         clock = Clock(now, self._scheduler.lifetime, random.random())  # noqa: S311
         until = due(self._envelope.at, "error", Verdict("wait", broken=True), clock)
         return min(until, now + _RETRY_REPORT)
