@@ -1,7 +1,9 @@
 """A home under s6 and under daemontools."""
 
+import os
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,13 @@ def test_a_failure_is_reported(supervised):
     assert f"Final-Recipient: rfc822; team@{ME}".encode() in home.wait_for("alice")[0]
     home.wait_for("bob")
     home.wait_until_empty()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for root")
+def test_only_who_needs_root_keeps_it(supervised):
+    uids = {}
+    for name in DAEMONS:
+        status = Path(f"/proc/{supervised.pid(name)}/status").read_text()
+        uids[name] = status.partition("\nUid:")[2].split()[:4]
+    assert uids.pop("mq-lspawn") == ["0"] * 4
+    assert set(map(tuple, uids.values())) == {(str(os.stat(supervised.home.path).st_uid),) * 4}

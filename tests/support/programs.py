@@ -95,7 +95,7 @@ class Program:
 def run_as_owner(home, changer):
     """What stands before a command to run it as the owner of *home*: nothing, unless we are root.
     *changer* is setuidgid or s6-setuidgid. Nothing also where only root can run our programs, whose
-    interpreter may lie in root's own directory: then they run as root."""
+    interpreter may lie in root's own directory: then root starts them."""
     if os.geteuid() != 0:
         return []
     prefix = [need(changer), owner_name(home.path)]

@@ -18,13 +18,13 @@ DAEMONS = (*SOCKETS, "xmtpd")
 class _Supervision:
     """*launch* starts the scanner. ``log`` gives what the daemons have said."""
 
-    changer = ""        # the program that runs another as an account
+    changer = ""        # the program that runs another as an account; without it daemons start as root
 
     def __init__(self, home, launch):
         self.home = home
         self.services = Path(home.top, "services")
         self.services.mkdir()
-        self._owner = run_as_owner(home, self.changer)
+        self._owner = run_as_owner(home, self.changer) if self.changer else []
         for name in DAEMONS:
             self._define(name)
         self._program = launch(*self._command())
@@ -52,7 +52,7 @@ class _Supervision:
 
 
 class S6(_Supervision):
-    """Readiness by notification; all logs in the scanner's."""
+    """Readiness by notification; all logs in the scanner's. Root starts daemons as the home's owner."""
 
     changer = "s6-setuidgid"
 
@@ -67,6 +67,10 @@ class S6(_Supervision):
         """Until it says that it is ready."""
         wait_until((self.services / name / "supervise/control").exists, f"supervision of {name}")
         self._say(need("s6-svwait"), "-U", "-t", SECONDS * 1000, self.services / name)
+
+    def pid(self, name):
+        """Of the daemon that runs now."""
+        return int(subprocess.check_output([need("s6-svstat"), "-o", "pid", self.services / name]))
 
     def restart(self, name):
         """TERM, and wait until its successor is ready."""
@@ -83,9 +87,7 @@ class S6(_Supervision):
 
 
 class Daemontools(_Supervision):
-    """Readiness by asking; logs by multilog."""
-
-    changer = "setuidgid"
+    """Readiness by asking; logs by multilog. Root's daemons give up root by themselves."""
 
     def _define(self, name):
         directory = self._run(name)

@@ -27,6 +27,7 @@ from mqmail.mail.date import format_date
 from mqmail.mail.headerscan import HeaderScan
 from mqmail.mail.received import received_line
 from mqmail.net import daemon
+from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines
 from mqmail.net.trigger import Trigger
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
     home, ready_fd, _ = daemon.arguments(__doc__, argv)
     daemon.enter(home)
     daemon.become("mq-queue")
+    give_up_root()
     held = lock.hold("run/mq-queue.lock", "mq-queue")
     control = reader.load(".", CONTROL)
     listener = unix.listen(SOCKET)

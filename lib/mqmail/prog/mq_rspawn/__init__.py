@@ -23,6 +23,7 @@ from mqmail.control import reader
 from mqmail.control.injectors import TRUSTED
 from mqmail.mail.address import domain_of
 from mqmail.net import daemon
+from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines
 from mqmail.prog.mq_rspawn.delivery import Delivery, Message
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> int:
     home, ready_fd, _ = daemon.arguments(__doc__, argv)
     daemon.enter(home)
     daemon.become("mq-rspawn")
+    give_up_root()
     held = lock.hold("run/mq-rspawn.lock", "mq-rspawn")
     relay = Relay(unix.listen(SOCKET))
     relay.loop.call_soon(ready.announce, ready_fd)
