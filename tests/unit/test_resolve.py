@@ -13,7 +13,7 @@ from mqmail.control.resolve import NO_RELAY, UNKNOWN, Tables, resolve
 from mqmail.control.users import parse_users
 from mqmail.mail.address import parse_path
 from mqmail.prog import mq_resolve
-from mqmail.xmtp.server import Server
+from mqmail.xmtp.server import SERVICE_EXTENSIONS, Server
 
 ME = "mail.example.org"
 LOCALS = f"{ME}\nlocal.example\n"
@@ -299,7 +299,7 @@ def test_a_question_that_fails_is_put_off_and_the_next_is_answered(capfd):
         return {}[name] if name == "bug" else None
 
     service = SimpleNamespace(tables=tables(home_of=home_of))
-    server = Server("lmtp", ME, mq_resolve.EXTENSIONS)
+    server = Server("lmtp", ME, SERVICE_EXTENSIONS)
     questions = mq_resolve.Questions(service, server)
     server.feed(b"LHLO x\r\nMAIL FROM:<a@b.example>\r\n" + b"".join(
         [f"RCPT TO:<{name}@{ME}>\r\n".encode() for name in ("disk", "bug", "nobody")]))

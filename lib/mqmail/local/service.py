@@ -12,7 +12,7 @@ from mqmail.base.failure import Failure, Permanent
 from mqmail.local.deliver import Deferred, Delivered, Failed, Mail, Replaced, deliver
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import Reply, elsewhere, reply
-from mqmail.xmtp.server import Limits, Server
+from mqmail.xmtp.server import ONLY_XFD, SERVICE_EXTENSIONS, Limits, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from mqmail.local.deliver import Verdict
     from mqmail.local.plan import User
 
-EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "XMQ")
 _LIMITS = Limits(recipients=10000, errors=1000, refused=1000000, idle=0)
-_ONLY_XFD = reply(502, "5.5.1", "the body comes by XFD here")
 
 
 def make_server(host: str) -> Server:
     """The server core of a delivery service, its greeting said."""
-    server = Server("lmtp", host, EXTENSIONS, _LIMITS)
+    server = Server("lmtp", host, SERVICE_EXTENSIONS, _LIMITS)
     server.greet()
     return server
 
@@ -54,7 +52,7 @@ class Delivery:
         if kind is events.Rcpt:
             return self._server.answer(event, self._rcpt(event.address))
         if kind is events.Data:
-            return self._server.answer(event, _ONLY_XFD)
+            return self._server.answer(event, ONLY_XFD)
         if kind in (events.Reset, events.Quit, events.Body, events.BodyFailed):
             return None
         return self._server.answer(event)

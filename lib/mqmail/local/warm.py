@@ -21,6 +21,7 @@ from mqmail.net.session import Session
 from mqmail.xmtp import events
 from mqmail.xmtp.client import FILE, Transaction
 from mqmail.xmtp.reply import Reply, reply, untagged
+from mqmail.xmtp.server import ONLY_XFD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Handler:
         if kind is events.Mail:
             self._accounts = []
         if kind is events.Data:
-            return self._server.answer(event, reply(502, "5.5.1", "the body comes by XFD here"))
+            return self._server.answer(event, ONLY_XFD)
         if kind in (events.Reset, events.Quit, events.Body, events.BodyFailed):
             return None
         return self._server.answer(event)

@@ -20,9 +20,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any
+    from typing import Any, TypeVar
 
     from mqmail.xmtp.server import Server
+
+    T = TypeVar("T")
 
 
 class Stop(BaseException):
@@ -124,6 +126,16 @@ class Worker:
         if self._stale:
             self._stale = False
             self.reload()
+
+    def look_up(self, find: Callable[[], T | None]) -> T | None:
+        """What *find()* gives, after a reload if that is None: mq-resolve knows the address, so what we
+        remember is old."""
+        self.refresh()
+        found = find()
+        if found is None:
+            self.reload()
+            found = find()
+        return found
 
     def reload(self) -> None:
         """Read the control files now, never as root: the home's owner may have put a link there."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 from _socket import AF_UNIX, IPPROTO_TCP, TCP_NODELAY, socket
 
-from mqmail.base import log, program
+from mqmail.base import log, program, unix
 from mqmail.base.waiter import Running
+from mqmail.control.injectors import TRUSTED
 from mqmail.net.converse import converse
 from mqmail.net.stream import Stream
 from mqmail.xmtp.reply import reply
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from mqmail.control.injectors import Injectors
     from mqmail.net.converse import Handler
     from mqmail.net.stream import Deadlines
     from mqmail.xmtp.server import Server
@@ -30,6 +32,21 @@ if TYPE_CHECKING:
 _GOODBYE = reply(421, "4.3.2", "closing down, come back")
 _BUSY = reply(421, "4.3.2", "too many sessions, come back later")
 _PAUSE = 0.5        # seconds without accepting after the system refused a descriptor
+
+
+def greet_trusted(stream: Stream, server: Server, injectors: Injectors, may_not: str) -> None:
+    """Greet programs of ours; tell other callers that they *may_not*."""
+    peer = unix.peer_of(stream.sock)
+    if injectors.level(peer.uid) == TRUSTED:
+        server.greet()
+    else:
+        refuse_caller(server, peer, may_not)
+
+
+def refuse_caller(server: Server, peer: unix.Peer, may_not: str) -> None:
+    """Close the session of an account that control/injectors does not admit."""
+    log.event("caller_refused", uid=peer.uid, pid=peer.pid)
+    server.close(reply(554, "5.7.1", f"uid {peer.uid} {may_not}"))
 
 
 class Service:

@@ -20,18 +20,17 @@ import time
 from mqmail.base import log, program, ready, unix, xtext
 from mqmail.base.failure import Failure, Permanent, Temporary
 from mqmail.control import reader
-from mqmail.control.injectors import TRUSTED
 from mqmail.mail import dsn
 from mqmail.mail.date import format_date
 from mqmail.net import daemon
-from mqmail.net.service import Service
+from mqmail.net.service import Service, greet_trusted
 from mqmail.net.session import Session, file_pieces
 from mqmail.net.stream import Deadlines, connect_unix
 from mqmail.net.submit import envelope, queue_id
 from mqmail.queue import ids
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import Reply, reply
-from mqmail.xmtp.server import Limits, Server
+from mqmail.xmtp.server import ONLY_XFD, SERVICE_EXTENSIONS, Limits, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 SOCKET = "run/bounce.sock"
 QUEUE = "run/queue.sock"
 CONTROL = ("me", "injectors", "bouncefrom", "bouncehost", "doublebounceto", "doublebouncehost")
-EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "XMQ")
 ACTIONS = ("failed", "delayed", "delivered", "relayed")
 MOST_RECIPIENTS = 2000      # of one report; mq-send is told to come back with the others
 MOST_SESSIONS = 200
@@ -80,14 +78,9 @@ class Bouncer:
         return Service(self.loop, self._deadlines, listener, self._session, most=MOST_SESSIONS)
 
     def _session(self, stream: Stream) -> tuple[Server, Reporter, Callable[[str], None]]:
-        peer = unix.peer_of(stream.sock)
         limits = Limits(recipients=MOST_RECIPIENTS, errors=1000, idle=0)
-        server = Server("lmtp", self.control.me, EXTENSIONS, limits)
-        if self.control.injectors.level(peer.uid) == TRUSTED:
-            server.greet()
-        else:
-            log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.close(reply(554, "5.7.1", f"uid {peer.uid} may not ask for reports"))
+        server = Server("lmtp", self.control.me, SERVICE_EXTENSIONS, limits)
+        greet_trusted(stream, server, self.control.injectors, "may not ask for reports")
         return server, Reporter(self, server), lambda _why: None
 
     async def put(self, about: dsn.Report, via: dict[str, str], original: Iterable[bytes]) -> str:
@@ -129,7 +122,7 @@ class Reporter:
         if kind is events.Rcpt:
             return self._server.answer(event, _rcpt(event))
         if kind is events.Data:
-            return self._server.answer(event, reply(502, "5.5.1", "messages come by XFD here"))
+            return self._server.answer(event, ONLY_XFD)
         if kind in (events.Reset, events.Quit):
             return None
         return self._server.answer(event)

@@ -95,19 +95,13 @@ class Mailboxes(Worker):
         return Delivery(server, self.whose, flush)
 
     def whose(self, address: str) -> User:
-        """The virtual mailbox of *address*. mq-resolve knows it, so if we do not our table is old."""
-        self.refresh()
-        found = self._find(address)
-        if found is None:
-            self.reload()
-            found = self._find(address)
+        """The virtual mailbox of *address*. Raises Permanent."""
+        found = self.look_up(lambda: find_mailbox(address, self.control.users,
+                                                  self.control.detaildelimiter))
         if found is None:
             raise Permanent("no such mailbox here", "5.1.1")
         directory, ext = found
         return User(directory, f"mail/{directory}", "-" if ext else "", ext, virtual=True)
-
-    def _find(self, address: str) -> tuple[str, str] | None:
-        return find_mailbox(address, self.control.users, self.control.detaildelimiter)
 
 
 class Dispatcher(Worker):
@@ -135,19 +129,12 @@ class Dispatcher(Worker):
         super().reload()
 
     def account_of(self, address: str) -> str:
-        """The name of the account that *address* belongs to. mq-resolve knows it, so if we do not, what
-        we remember is old."""
-        self.refresh()
-        found = self._find(address)
-        if found is None:
-            self.reload()
-            found = self._find(address)
+        """The name of the account that *address* belongs to. Raises Permanent."""
+        found = self.look_up(lambda: find_account(local_of(address), self._accounts.home_of,
+                                                  self.control.detaildelimiter))
         if found is None:
             raise Permanent("no such user here", "5.1.1")
         return found[0]
-
-    def _find(self, address: str) -> tuple[str, str, str] | None:
-        return find_account(local_of(address), self._accounts.home_of, self.control.detaildelimiter)
 
     def _become(self, name: str, sock: unix.socket) -> None:
         """In a new process: become account *name*, then deliver what comes over *sock* until it ends."""

@@ -27,7 +27,7 @@ from mqmail.mail.date import format_date
 from mqmail.mail.headerscan import HeaderScan
 from mqmail.mail.received import received_line
 from mqmail.net import daemon
-from mqmail.net.service import Service
+from mqmail.net.service import Service, refuse_caller
 from mqmail.net.stream import Deadlines
 from mqmail.net.trigger import Trigger
 from mqmail.queue import lines, store
@@ -102,8 +102,7 @@ class Worker:
         server = Server("smtp", self.control.me, (*EXTENSIONS, "XMQ"), limits)
         intake = Intake(self, server, peer.uid, level == TRUSTED)
         if level == NONE:
-            log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.close(reply(554, "5.7.1", f"uid {peer.uid} may not put mail into this queue"))
+            refuse_caller(server, peer, "may not put mail into this queue")
         elif level != TRUSTED and self._users[peer.uid] >= MOST_OF_A_USER:
             server.close(reply(421, "4.3.2", f"uid {peer.uid} has too many sessions, come back later"))
         else:

@@ -17,17 +17,16 @@ from __future__ import annotations
 
 import gc
 
-from mqmail.base import log, program, ready, unix, xtext
+from mqmail.base import program, ready, unix, xtext
 from mqmail.base.failure import Failure
 from mqmail.control import reader, resolve
 from mqmail.control.accounts import Accounts
-from mqmail.control.injectors import TRUSTED
 from mqmail.net import daemon
-from mqmail.net.service import Service
+from mqmail.net.service import Service, greet_trusted
 from mqmail.net.stream import Deadlines
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import Reply, elsewhere, reply
-from mqmail.xmtp.server import Limits, Server
+from mqmail.xmtp.server import SERVICE_EXTENSIONS, Limits, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 SOCKET = "run/resolve.sock"
 CONTROL = (*resolve.CONTROL, "relayclients", "injectors")
-EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "XMQ")
 _LIMITS = Limits(recipients=100000, errors=1000000, refused=1000000, idle=0)
 _BUG = reply(451, "4.3.0", "internal trouble, try again later")
 
@@ -75,13 +73,8 @@ class Resolver:
 
     def session(self, stream: Stream) -> tuple[Server, Questions, Callable[[str], None]]:
         """The core, the handler and the end of a session."""
-        peer = unix.peer_of(stream.sock)
-        server = Server("lmtp", self.control.me, EXTENSIONS, _LIMITS)
-        if self.control.injectors.level(peer.uid) == TRUSTED:
-            server.greet()
-        else:
-            log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.close(reply(554, "5.7.1", f"uid {peer.uid} may not ask where mail goes"))
+        server = Server("lmtp", self.control.me, SERVICE_EXTENSIONS, _LIMITS)
+        greet_trusted(stream, server, self.control.injectors, "may not ask where mail goes")
         return server, Questions(self, server), lambda _why: None
 
 

@@ -31,9 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-__all__ = ["ALLOWED", "CHUNK", "MAIL", "RCPT", "READY", "REFUSED", "START", "Limits", "Server"]
+__all__ = ["ALLOWED", "CHUNK", "MAIL", "ONLY_XFD", "RCPT", "READY", "REFUSED", "SERVICE_EXTENSIONS",
+           "START", "Limits", "Server"]
 
 LONGEST_AUTH_LINE = 12288       # RFC 4954 section 4
+# What a service that takes bodies by XFD alone offers, and its answer to DATA.
+SERVICE_EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "XMQ")
+ONLY_XFD = reply(502, "5.5.1", "the body comes by XFD here")
 
 _SENDER_OK = reply(250, "2.1.0", "sender ok")
 _RECIPIENT_OK = reply(250, "2.1.5", "recipient ok")
