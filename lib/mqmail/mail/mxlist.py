@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FOUND, NOTHING, UNKNOWN, FAILED = "found", "nothing", "unknown", "failed"
-MOST_HOSTS = 50             # of a domain that are considered, the best first (RFC 5321 5.1: at least two)
+MOST_HOSTS = 50             # of a domain that are considered, the best first
 MOST_ADDRESSES = 8          # of a host
 
 

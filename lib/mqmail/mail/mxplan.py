@@ -211,17 +211,19 @@ class Plan:
         self._hosts[transfer._group.hop].reached = True
 
     def unreachable(self, transfer: Transfer, verdict: Verdict) -> None:
-        """There was no session for *transfer*, for the reason *verdict*."""
+        """There was no session for *transfer*, or none that could be used, for the reason *verdict*."""
         group, host = transfer._group, self._hosts[transfer._group.hop]
         self._leave_host(group)
-        group.waiting.insert(0, list(transfer.recipients))
+        left = [number for number in transfer.recipients if number in transfer.open]
+        group.waiting[:0] = [left] if left else []
         if host.running:
             host.limit = host.running
+            self._close_if_done(group)
         else:
             self._bury(group.hop, verdict)
 
     def answered(self, transfer: Transfer, number: int, verdict: Verdict, final: bool = False) -> None:
-        """The answer for one recipient. *final*: no other host is to be asked (2xx and 5xx always are)."""
+        """One recipient's answer. *final*: no other host is to be asked; of 2xx and 5xx that is so."""
         transfer.open.discard(number)
         if 400 <= verdict.code < 500 and not final:
             self._said[number] = verdict
@@ -258,7 +260,7 @@ class Plan:
         self._running -= 1
 
     def _bury(self, hop: Hop, verdict: Verdict) -> None:
-        """Off all lists with *hop*. Where it is not among the best it is left out when its turn comes."""
+        """Off all lists with *hop*; where it is not among the best, when its turn comes."""
         self._dead[hop] = verdict
         for site in list(self._shared.get(hop, ())):
             self._leave(site)
