@@ -22,9 +22,7 @@ STRANGER = """
 import socket, sys
 sock = socket.socket(socket.AF_UNIX)
 sock.connect(sys.argv[1])
-sock.sendall(b"LHLO x\\r\\nMAIL FROM:<>\\r\\n")
-file = sock.makefile()
-print(file.readline() + file.readline() + file.readline(), end="")
+print(sock.makefile().read(), end="")
 """
 
 
@@ -264,7 +262,7 @@ def test_accounts_of_this_host(daemon, session):
 def test_strangers_may_not_ask(daemon):
     child = subprocess.run(["python3", "-c", STRANGER, str(daemon.home.path / SOCKET)], user=65534,
                            capture_output=True, text=True, timeout=SECONDS, check=True)
-    assert [line[:9] for line in child.stdout.splitlines()] == ["554 5.7.1", "503 5.5.1", "503 5.5.1"]
+    assert [line[:9] for line in child.stdout.splitlines()] == ["554 5.7.1"]
     daemon.wait_for_log("event=caller_refused prog=mq-resolve uid=65534")
 
 

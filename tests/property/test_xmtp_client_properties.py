@@ -197,7 +197,7 @@ def test_client_against_server(kind, offer, plans, places, late, random):
     )
     client, transactions, bodies = Client(kind, "me.example"), [], {}
     for mode, sender, who, body in plans:
-        if mode == FILE and "XMQ" not in offer:
+        if mode == FILE and ("XMQ" not in offer or kind == "smtp"):
             mode = BODY
         path = sender and sender + "@b.com"
         transactions.append(Transaction(path, [(one + "@c.com", []) for one in who], [], mode))

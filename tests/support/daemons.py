@@ -111,7 +111,11 @@ class Client:
     def __init__(self, port):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
         self._file = self.sock.makefile("rb")
-        self.greeting = self.read()
+        try:
+            self.greeting = self.read()
+        except OSError:
+            self.close()
+            raise
 
     def __enter__(self):
         return self

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import time
 
 import pytest
+from nonroot import body, home, nonroot  # noqa: F401
+
 from mqmail.local import command
 from mqmail.local.command import Outcome
-from nonroot import body, home, nonroot  # noqa: F401
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"
 
@@ -148,7 +150,6 @@ def test_no_descriptor_and_no_zombie_is_left(tmp_path):
 
 @nonroot
 def test_a_full_disk_is_an_error_before_the_program_starts(home):  # noqa: F811
-    import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
     with pytest.raises(OSError, match="File too large"):
         run("touch started", home, b"x" * (2 << 20))

@@ -1,6 +1,7 @@
 """Streams under the event loop."""
 
 from _socket import AF_UNIX, SOCK_STREAM, socketpair
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
 import pytest
 
@@ -48,3 +49,32 @@ def test_a_peer_that_closes_without_reading_our_words_is_read_to_its_end(loop):
     theirs.close()
     assert read_all(loop, stream) == sent
     stream.close()
+
+
+def test_a_descriptor_that_cannot_wait_leaves_nothing_behind(loop):
+    """No descriptors are left while the peer does not read: write() says so, the stream is as before."""
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    stream, bugs = Stream(loop, ours, Deadlines(loop)), []
+    loop.set_exception_handler(lambda _loop, context: bugs.append(context))
+    with pytest.raises(BlockingIOError):
+        while True:
+            ours.send(b"x" * READ_SIZE)
+    limits = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            stream.write(b"XFD 1\r\n", (0,))
+    finally:
+        setrlimit(RLIMIT_NOFILE, limits)
+    with pytest.raises(BlockingIOError):
+        while True:
+            theirs.recv(READ_SIZE)
+    loop.call_later(0.05, loop.stop)
+    loop.run_forever()
+    assert bugs == []
+    stream.write(b"more")
+    assert theirs.recv(READ_SIZE) == b"more"
+    stream.close()
+    theirs.close()

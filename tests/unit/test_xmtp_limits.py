@@ -372,8 +372,17 @@ def test_descriptors_from_strangers_are_given_back():
     assert told.server.take_descriptors() == [77]
 
 
-def test_a_flood_of_descriptors():
+def test_smtp_takes_no_file_and_says_so():
+    """An application of SMTP that knows no BodyFile would have said its usual yes to it."""
     told = opened(offer=XMQ)
+    assert codes(told.say(ENVELOPE + b"XFD 5\r\n", [77])) == [250, 250, 502]
+    assert told.server.take_descriptors() == [77]
+    assert told.server.state == "ready"
+    assert told.log[-1] == events.Reset()
+
+
+def test_a_flood_of_descriptors():
+    told = opened("lmtp", offer=XMQ)
     with pytest.raises(ProtocolError, match="too many descriptors"):
         for number in range(10):
             told.say(b"NOOP\r\n", [number * 10 + more for more in range(10)])

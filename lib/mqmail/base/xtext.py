@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
 _SAFE = frozenset(chr(c) for c in range(33, 127) if chr(c) not in "+=")
 _HEX = "0123456789ABCDEF"
+_ESCAPES = {code: f"+{code:02X}" for code in range(128) if chr(code) not in _SAFE}
 
 
 def encode(text: str) -> str:
     """Return *text* with no space, control character, ``+`` or ``=`` in it."""
     if _SAFE.issuperset(text):
         return text
+    if text.isascii():
+        return text.translate(_ESCAPES)
     return "".join([c if c in _SAFE or (c > "\x7f" and c.isprintable()) else _escape(c)
                     for c in text])
 

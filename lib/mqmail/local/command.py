@@ -1,19 +1,17 @@
 """A program of the user's gets the message: ``/bin/sh -c COMMAND`` in the home (qmail-command(8)).
 
 Descriptor 0 is a private copy of the message with LF line ends and no fields of ours. It is a file,
-because programs written for qmail seek in it: in memory up to 1 MiB, above that one without a name
-in the home, where the user's quota counts it.
+because programs written for qmail seek in it.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import time
 
-from mqmail.base.files import write_all
 from mqmail.base.value import value
+from mqmail.local.spool import spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,16 +19,14 @@ if TYPE_CHECKING:
 
     from mqmail.local.body import Body
 
-TIMEOUT = 600.0
+TIMEOUT = 540.0         # seconds for all programs of a delivery: mq-send waits 600 for its answer
 MOST_OUTPUT = 1000
 DONE, DONE_STOP = 0, 99
 HARD = frozenset((64, 65, 70, 76, 77, 78, 100, 112))
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
-_IN_MEMORY = 1 << 20
 _SIGTERM, _SIGKILL = 15, 9
 _GRACE = 5.0     # seconds between the two
-_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
 @value
@@ -46,7 +42,7 @@ def run(command: str, home: str, environment: dict[str, str], body: Body,
         timeout: float = TIMEOUT) -> Outcome:
     """Run *command* in *home* with exactly *environment* and PATH, in a session of its own; after
     *timeout* seconds its process group is ended. OSError when it cannot be started."""
-    message = _message(body, home)
+    message, _ = spool(body.pieces(), home)
     try:
         child = _start(command, home, {"PATH": PATH, **environment}, message)
     finally:
@@ -59,32 +55,6 @@ def run(command: str, home: str, environment: dict[str, str], body: Body,
         if not ended:
             _end(child)
         child.stdout.close()  # type: ignore[union-attr]
-
-
-def _message(body: Body, home: str) -> int:
-    """A descriptor of the copy, at its start."""
-    fd = os.memfd_create("message") if body.size <= _IN_MEMORY else _nameless(home)
-    try:
-        for piece in body.pieces():
-            write_all(fd, piece)
-        os.lseek(fd, 0, os.SEEK_SET)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _nameless(home: str) -> int:
-    """A new file in *home* that vanishes with its last descriptor."""
-    try:
-        return os.open(home, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in _NO_TMPFILE:    # NFS cannot do it
-            raise
-    name = f"{home}/.mqmail.{os.getpid()}.{time.time_ns()}"
-    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.unlink(name)
-    return fd
 
 
 def _start(command: str, home: str, environment: dict[str, str], message: int) -> Popen[bytes]:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 def deliver(user: User, mail: Mail, timeout: float = command.TIMEOUT) -> Verdict:
-    """Do all that the user's instructions say with *mail*. *timeout* is in seconds, per program."""
+    """Do all that the user's instructions say with *mail*. *timeout*: seconds for all its programs."""
     try:
         found = plan(user, mail.recipient)
         body = Body(mail.fd, mail.size)
@@ -67,23 +67,6 @@ def deliver(user: User, mail: Mail, timeout: float = command.TIMEOUT) -> Verdict
         return _verdict(failure)
     except OSError as error:
         return _verdict(deferral(error, "delivery"))
-
-
-def preview(user: User, sender: str, recipient: str) -> Replaced | Failed | None:
-    """What can be said at RCPT time, before there is a body: the forwards when there is nothing
-    else, or that the address is unknown. None: accept it (what is wrong for now may be mended).
-
-    No body means no look at Delivered-To; a forward that comes back is stopped by its hops.
-    """
-    try:
-        instructions = plan(user, recipient).instructions
-        if instructions and all([i.kind == "forward" for i in instructions]):
-            return _replaced(instructions, user, sender, recipient)
-    except Permanent as failure:
-        return Failed(failure.status, failure.text)
-    except (Failure, OSError):
-        pass
-    return None
 
 
 def _verdict(failure: Failure) -> Verdict:
@@ -101,11 +84,12 @@ def _refuse_loop(body: Body, recipient: str) -> None:
 
 def _follow(found: Plan, user: User, mail: Mail, body: Body, timeout: float) -> Verdict:
     forwards, texts = [], []
+    deadline = time.monotonic() + timeout
     for instruction in found.instructions:
         if instruction.kind == "forward":
             forwards.append(instruction)
         elif instruction.kind == "command":
-            outcome = _run(instruction.text, found, user, mail, body, timeout)
+            outcome = _run(instruction.text, found, user, mail, body, deadline)
             texts.append(f"program: {outcome.text or 'done'}")
             if outcome.code == command.DONE_STOP:
                 break
@@ -137,7 +121,7 @@ def _raw(text: str) -> bytes:
 
 
 def _run(text: str, found: Plan, user: User, mail: Mail, body: Body,
-         timeout: float) -> command.Outcome:
+         deadline: float) -> command.Outcome:
     """Run a program; returns when it says that it did its work."""
     new_sender = mail.sender
     if mail.sender:
@@ -146,16 +130,16 @@ def _run(text: str, found: Plan, user: User, mail: Mail, body: Body,
     environment = dotqmail.environment(user.name, home, user.ext, found.default, mail.sender,
                                        new_sender, mail.recipient, time.time())
     try:
-        outcome = command.run(text, user.home, environment, body, timeout)
+        outcome = command.run(text, user.home, environment, body, max(0.0, deadline - time.monotonic()))
     except OSError as error:
         raise deferral(error, "program") from error
-    return _judge(outcome, timeout)
+    return _judge(outcome)
 
 
-def _judge(outcome: command.Outcome, timeout: float) -> command.Outcome:
+def _judge(outcome: command.Outcome) -> command.Outcome:
     code, text = outcome.code, outcome.text
     if code is None:
-        raise Temporary(f"program ran longer than {timeout:g} seconds and was stopped")
+        raise Temporary("program took too long and was stopped")
     if code < 0:
         raise Temporary(f"program was killed by signal {-code}")
     if code in command.HARD:
@@ -179,4 +163,4 @@ def _replaced(forwards: list[Instruction] | tuple[Instruction, ...], user: User,
                            for target in targets]))
 
 
-__all__ = ["Deferred", "Delivered", "Failed", "Mail", "Replaced", "User", "deliver", "preview"]
+__all__ = ["Deferred", "Delivered", "Failed", "Mail", "Replaced", "User", "deliver"]

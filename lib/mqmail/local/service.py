@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from mqmail.base import program
+from mqmail.base import program, xtext
 from mqmail.base.failure import Failure, Permanent
 from mqmail.local.deliver import Deferred, Delivered, Failed, Mail, Replaced, deliver
 from mqmail.xmtp import events
@@ -35,12 +35,13 @@ def make_server(host: str) -> Server:
 
 
 class Delivery:
-    """Handles one session's events. *whose(address)* gives the User, or raises Failure."""
+    """Handles one session's events. *whose(address)* gives the User, or raises Failure; *flush()* sends
+    what has been answered."""
 
-    def __init__(self, server: Server, whose: Callable[[str], User]) -> None:
+    def __init__(self, server: Server, whose: Callable[[str], User], flush: Callable[[], None]) -> None:
         self._server = server
         self._whose = whose
-        self.busy = False           # a delivery is under way: not to be interrupted
+        self._flush = flush
 
     async def settle(self) -> None:
         """Everything is answered at once."""
@@ -61,28 +62,27 @@ class Delivery:
     def _rcpt(self, address: str) -> Reply | None:
         try:
             self._whose(address)
-        except Failure as failure:
-            return refusal(failure)
+        except (Failure, OSError) as error:
+            return refusal(error)
         return None
 
     def _deliver_all(self, event: events.BodyFile) -> None:
         """One delivery for each recipient, each answered as soon as it is done."""
-        self.busy = True
         mail = self._server.mail
         assert mail is not None
         try:
             for number, rcpt in enumerate(list(self._server.accepted)):
                 self._server.answer_recipient(number, self._deliver(event, mail, rcpt.address))
+                self._flush()
         finally:
             os.close(event.fd)
-            self.busy = False
 
     def _deliver(self, event: events.BodyFile, mail: events.Mail, address: str) -> Reply:
         try:
             user = self._whose(address)
             return answer(deliver(user, Mail(event.fd, event.size, mail.sender, address, mail.xid)))
-        except Failure as failure:
-            return refusal(failure)
+        except (Failure, OSError) as error:
+            return refusal(error)
         except Exception as error:  # noqa: BLE001  a bug of ours is temporary
             program.bug(error, id=mail.xid)
             return reply(451, "4.3.0", "internal trouble")
@@ -91,15 +91,24 @@ class Delivery:
 def answer(verdict: Verdict) -> Reply:
     """What a verdict is in LMTP; forwards are a 551."""
     if isinstance(verdict, Delivered):
-        return reply(250, "2.0.0", "; ".join(verdict.texts) or "thrown away as told")
+        return _said(250, "2.0.0", "; ".join(verdict.texts) or "thrown away as told")
     if isinstance(verdict, Replaced):
         return elsewhere([("", address, sender or "") for address, sender in verdict.addresses])
     if isinstance(verdict, Deferred):
-        return reply(451, verdict.status, verdict.text)
+        return _said(451, verdict.status, verdict.text)
     assert isinstance(verdict, Failed)
-    return reply(550, verdict.status, verdict.text)
+    return _said(550, verdict.status, verdict.text)
 
 
-def refusal(failure: Failure) -> Reply:
-    """A Failure as a reply."""
-    return reply(550 if isinstance(failure, Permanent) else 451, failure.status, failure.text)
+def _said(code: int, status: str, text: str) -> Reply:
+    """A user's program may have written *text*: a word ``retry=1`` in it is not to count as a fact."""
+    if "=" in text:
+        text = f"said={xtext.encode(f'{code} {status} {text}')}"
+    return reply(code, status, text)
+
+
+def refusal(error: Failure | OSError) -> Reply:
+    """A failure as a reply."""
+    if isinstance(error, Failure):
+        return reply(550 if isinstance(error, Permanent) else 451, error.status, error.text)
+    return reply(451, "4.3.0", f"a mailbox cannot be looked at: {error.strerror}")

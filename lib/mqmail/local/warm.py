@@ -1,12 +1,15 @@
 """Warm processes, one for each account: forked once, used for many transactions, over a socketpair.
 
 The process that holds them (root's) passes a transaction on, by XMQ with the body's descriptor, to the
-account's process, and that one's answers back. A process that dies costs a deferral.
+account's process, and that one's answers back, each as it comes. A process that dies or hangs costs a
+deferral; it may be the user's doing, whose uid it has.
 """
 
 from __future__ import annotations
 
 import os
+import select
+import signal
 import time
 from _socket import socketpair
 
@@ -26,9 +29,9 @@ if TYPE_CHECKING:
 
     from mqmail.xmtp.server import Server
 
-MOST = 8                # processes kept
-IDLE = 60.0             # seconds after which an unused one is ended
-TIMEOUT = 3600.0        # seconds for one transaction
+MOST = 4                # processes kept
+_PATIENCE = 1.0         # seconds for a process to end
+TIMEOUT = 580.0         # seconds for one recipient: less than mq-send waits for us
 
 
 class _Process:
@@ -41,30 +44,37 @@ class _Process:
 class Warm:
     """*become(account, socket)* runs in the new process and serves the socket until it ends."""
 
-    def __init__(self, host: str, become: Callable[[str, unix.socket], None]) -> None:
+    def __init__(self, host: str, become: Callable[[str, unix.socket], None],
+                 timeout: float = TIMEOUT) -> None:
         self._host = host
         self._become = become
+        self._timeout = timeout
         self._processes: dict[str, _Process] = {}
+        self._leaving: list[int] = []
 
-    def handler(self, server: Server, account_of: Callable[[str], str]) -> Handler:
+    def handler(self, server: Server, account_of: Callable[[str], str], flush: Callable[[], None],
+                check: Callable[[], None]) -> Handler:
         """An application over *server* that passes its transactions on. *account_of(address)* gives
-        the account's name, or raises Failure."""
-        return Handler(self, server, account_of)
+        the account's name, or raises Failure; *flush()* sends what has been answered; *check()* is
+        called before each account's turn and may raise."""
+        return Handler(self, server, account_of, flush, check)
 
-    def run(self, account: str, transaction: Transaction, fd: int, size: int) -> str:
-        """Carry out *transaction* in the account's process; "" or why it broke off."""
-        self._end_idle()
+    def run(self, account: str, transaction: Transaction, fd: int, size: int,
+            verdict: Callable[[int], None]) -> str:
+        """Carry out *transaction* in the account's process; "" or why it broke off. *verdict* as in
+        Session.run."""
         try:
             process = self._get(account)
-            waiter.run(process.session.run(transaction, fd, size))
+            waiter.run(process.session.run(transaction, fd, size, verdict=verdict))
         except OSError as error:
             return program.describe(error)
         process.used = time.monotonic()
         if process.session.broken:
-            self._end(account)
+            self._end(account, signal.SIGKILL)
         return process.session.broken
 
     def _get(self, account: str) -> _Process:
+        self._reap()
         process = self._processes.get(account)
         if process is not None and process.session.alive():
             return process
@@ -73,7 +83,8 @@ class Warm:
             self._end(min(self._processes, key=lambda name: self._processes[name].used))
         process = self._processes[account] = self._start(account)
         if not waiter.run(process.session.open()):
-            raise OSError(0, f"mq-local for {account} did not start: {process.session.broken}")
+            self._end(account, signal.SIGKILL)
+            raise OSError(0, f"it did not start: {process.session.broken}")
         return process
 
     def _start(self, account: str) -> _Process:
@@ -81,46 +92,67 @@ class Warm:
         ours, theirs = socketpair()
         pid = os.fork()
         if pid == 0:
-            self._child(account, ours, theirs)
+            self._child(account, theirs)
         theirs.close()
-        return _Process(pid, Session(over_socket(ours), "lmtp", self._host, TIMEOUT))
+        return _Process(pid, Session(over_socket(ours), "lmtp", self._host, self._timeout))
 
-    def _child(self, account: str, ours: unix.socket, theirs: unix.socket) -> None:
-        """In the new process: nothing of the parent's but the socket."""
+    def _child(self, account: str, theirs: unix.socket) -> None:
+        """In the new process: nothing of the parent's but the socket. It ends when that is closed, not
+        by a signal to the whole group, which would cut a delivery. (Programs would inherit SIG_IGN.)"""
         code = 111
         try:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, lambda _number, _frame: None)
             kept = theirs.fileno()
             os.closerange(3, kept)
-            os.closerange(kept + 1, 4096)
+            os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
             code = program.run(log.program(), lambda _argv: self._become(account, theirs) or 0, [])
         finally:
             os._exit(code)
 
-    def _end_idle(self) -> None:
-        before = time.monotonic() - IDLE
-        for account in [name for name, process in self._processes.items() if process.used < before]:
+    def end_all(self) -> None:
+        """End all processes. One that is idle ends at once."""
+        for account in list(self._processes):
             self._end(account)
+        self._reap(_PATIENCE)
 
-    def _end(self, account: str) -> None:
-        """Close its socket: it ends by itself, and is waited for."""
+    def _end(self, account: str, by: int = 0) -> None:
+        """Close its socket, and it ends by itself; *by*: the signal for one that may hang."""
         process = self._processes.pop(account, None)
         if process is not None:
             process.session.stream.close()
-            try:
-                os.waitpid(process.pid, 0)
-            except ChildProcessError:
-                pass
+            if by:
+                os.kill(process.pid, by)
+            self._leaving.append(process.pid)
+
+    def _reap(self, seconds: float = 0.0) -> None:
+        """Take leave of those that end within *seconds*: one that hangs holds up nobody."""
+        self._leaving = [pid for pid in self._leaving if not _ended(pid, seconds)]
+
+
+def _ended(pid: int, seconds: float) -> bool:
+    """Whether the child *pid* ends within *seconds*; then it is gone."""
+    fd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.poll(seconds * 1000)
+    finally:
+        os.close(fd)
+    return os.waitpid(pid, os.WNOHANG)[0] != 0
 
 
 class Handler:
     """Passes one session's transactions on, recipients of one account together."""
 
-    def __init__(self, warm: Warm, server: Server, account_of: Callable[[str], str]) -> None:
+    def __init__(self, warm: Warm, server: Server, account_of: Callable[[str], str],
+                 flush: Callable[[], None], check: Callable[[], None]) -> None:
         self._warm = warm
         self._server = server
         self._account_of = account_of
+        self._flush = flush
+        self._check = check
         self._accounts: list[str] = []
-        self.busy = False
 
     async def settle(self) -> None:
         """Everything is answered at once."""
@@ -143,31 +175,37 @@ class Handler:
     def _rcpt(self, rcpt: events.Rcpt) -> Reply | None:
         try:
             self._accounts.append(self._account_of(rcpt.address))
-        except Failure as failure:
-            return refusal(failure)
+        except (Failure, OSError) as error:
+            return refusal(error)
         return None
 
     def _pass_on(self, event: events.BodyFile) -> None:
-        self.busy = True
         try:
             groups: dict[str, list[int]] = {}
             for number, account in enumerate(self._accounts):
                 groups.setdefault(account, []).append(number)
             for account, numbers in groups.items():
+                self._check()
                 self._transact(account, numbers, event)
         finally:
             os.close(event.fd)
-            self.busy = False
 
     def _transact(self, account: str, numbers: list[int], event: events.BodyFile) -> None:
-        mail, accepted = self._server.mail, list(self._server.accepted)
+        mail, accepted = self._server.mail, self._server.accepted
         assert mail is not None
         utf8 = ["SMTPUTF8"] if mail.utf8 else []
         xid = [f"XID={mail.xid}"] if mail.xid else []
         recipients = [(f"@local:{accepted[n].address}", ()) for n in numbers]
         transaction = Transaction(mail.sender, recipients, utf8 + xid, FILE)
-        broken = self._warm.run(account, transaction, event.fd, event.size)
-        for number, verdict in zip(numbers, transaction.verdicts, strict=True):
-            said = verdict or reply(451, "4.3.0", f"mq-local broke off: {broken or 'no answer'}")
-            self._server.answer_recipient(number, untagged(said))
+        left = dict(enumerate(numbers))
 
+        def verdict(place: int) -> None:
+            said = transaction.verdicts[place]
+            assert said is not None
+            self._server.answer_recipient(left.pop(place), untagged(said))
+            self._flush()
+
+        broken = self._warm.run(account, transaction, event.fd, event.size, verdict)
+        for number in left.values():
+            text = f"delivery as {account} broke off: {broken or 'no answer'}"
+            self._server.answer_recipient(number, reply(451, "4.3.0", text))

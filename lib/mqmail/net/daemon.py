@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import time
 
@@ -39,7 +40,9 @@ def arguments(usage: str, argv: list[str]) -> tuple[str, int | None, dict[str, o
 
 
 def enter(home: str) -> None:
-    """Work in the home; later paths are relative to it."""
+    """Work in the home; later paths are relative to it. A session is a descriptor: take all we may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         os.chdir(home)
         os.stat("control/me")
@@ -85,9 +88,11 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
         loop.add_signal_handler(getattr(signal, name), action)
     loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, wanted)
     loop.set_exception_handler(lambda _loop, context: _loop_bug(context))
+    log.batch(loop.call_soon)
     try:
         loop.run_forever()
     finally:
+        log.batch(None)
         loop.close()
 
 

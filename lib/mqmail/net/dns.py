@@ -3,7 +3,7 @@
 ``await Resolver.ask(name, kind)`` always gives an Answer (mail/mxlist.py), FAILED at the latest after
 20 s. Each question goes from a socket of its own, so from a random port, with a random id; answers that
 do not fit are not looked at (RFC 5452). Only programs that live long import this: dnspython is slow to
-start.
+start. The record types are imported here, for mq-rspawn cannot read its modules later on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
+import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.MX
+import dns.rdtypes.ANY.NS
+import dns.rdtypes.ANY.OPT
+import dns.rdtypes.ANY.SOA
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
 
 from mqmail.base import program
 from mqmail.base.waiter import Waiter

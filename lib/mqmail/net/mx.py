@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_DGRAM, socket
 
+import idna
+import idna.uts46data  # noqa: F401  else imported late, when mq-rspawn cannot read its modules
+
 from mqmail.base import program
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control.hosts import SMTP_PORT
@@ -117,7 +120,6 @@ def to_ascii(domain: str) -> str:
     is IDNA 2003 and would turn one domain into another, sharp s into ss."""
     if domain.isascii():
         return domain
-    import idna
     return idna.encode(domain, uts46=True).decode("ascii").lower()
 
 

@@ -6,15 +6,20 @@ So root's programs do that ``with as_owner(...)``, and all but mq-lspawn give up
 
 from __future__ import annotations
 
+import importlib
 import os
 import pwd
 
 from mqmail.base.value import value
+from mqmail.control import reader
 from mqmail.net import lifeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+
+# What daemons import when they first need it: by then they may be unable to read it.
+LATE_IMPORTS = ("concurrent.futures.thread", "ctypes", "encodings.idna", "grp", "subprocess", "uvloop")
 
 
 @value
@@ -47,6 +52,21 @@ def become_owner(owner: Owner) -> None:
             os.setgroups([])
         os.setresgid(owner.gid, owner.gid, owner.gid)
         os.setresuid(owner.uid, owner.uid, owner.uid)
+
+
+def give_up_root() -> None:
+    """For daemons that need no root: whoever starts them as root gets them as the owner of the home,
+    the current directory. Does nothing where become_owner does nothing."""
+    if os.geteuid() == 0:
+        import_late()
+        become_owner(owner_of("."))
+
+
+def import_late() -> None:
+    """Import all that daemons import late, and the parsers of control files."""
+    for name in LATE_IMPORTS:
+        importlib.import_module(name)
+    reader.preload()
 
 
 class as_owner:  # noqa: N801  reads as the statement it is

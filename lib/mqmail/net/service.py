@@ -37,8 +37,8 @@ class Service:
     *timeout* seconds of silence before a session is closed (0: none), *batch* connections accepted
     at each wake-up (1 shares the load best when several processes listen)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, listener: socket, make: Make,
-                 most: int = 1000, timeout: float = 0.0, batch: int = 1) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, listener: socket,
+                 make: Make, most: int = 1000, timeout: float = 0.0, batch: int = 1) -> None:
         self._loop = loop
         self._deadlines = deadlines
         self._listener = listener
@@ -48,6 +48,7 @@ class Service:
         self._batch = batch
         self._open: dict[Stream, Server] = {}
         self._stopped: Callable[[], None] | None = None
+        self._told = False
         listener.setblocking(False)
         loop.add_reader(listener.fileno(), self._accept)
 
@@ -96,8 +97,8 @@ class Service:
             self._open.pop(stream, None)
             end(why or "bug")
             stream.close()
-            if self._stopped is not None and not self._open:
-                self._stopped()
+            if not self._open:
+                self._all_ended()
 
         Running(converse(stream, server, handler, self.timeout), finished)
 
@@ -115,11 +116,16 @@ class Service:
         for stream, server in list(self._open.items()):
             if not server.in_transaction and not server.owing:
                 self._say_goodbye(stream, server)
-        if not self._open:
-            assert self._stopped is not None
-            return self._stopped()
-        self._loop.call_later(0.05, self._end_idle)
-        return None
+        if self._open:
+            self._loop.call_later(0.05, self._end_idle)
+        else:
+            self._all_ended()
+
+    def _all_ended(self) -> None:
+        """Say so if we are stopping, and only once: one may wait for several services."""
+        if self._stopped is not None and not self._told:
+            self._told = True
+            self._stopped()
 
     def _end_all(self) -> None:
         for stream, server in list(self._open.items()):

@@ -143,9 +143,10 @@ class Stream:
                 return
             data = data[sent:]
             fds = () if sent else fds
-            self._loop.add_writer(self._fd, self._writable)
         if fds:
-            self._keep_fds(fds)
+            self._keep_fds(fds)     # may raise: then nothing has been begun
+        if not self._out:
+            self._loop.add_writer(self._fd, self._writable)
         self._out.append(data)
         self._unsent += len(data)
 

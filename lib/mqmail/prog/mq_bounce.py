@@ -24,6 +24,7 @@ from mqmail.control.injectors import TRUSTED
 from mqmail.mail import dsn
 from mqmail.mail.date import format_date
 from mqmail.net import daemon
+from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.session import Session, file_pieces
 from mqmail.net.stream import Deadlines, connect_unix
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> int:
     home, ready_fd, _ = daemon.arguments(__doc__, argv)
     daemon.enter(home)
     daemon.become("mq-bounce")
+    give_up_root()
     held = lock.hold("run/mq-bounce.lock", "mq-bounce")
     bouncer = Bouncer(daemon.new_loop())
     service = bouncer.serve(unix.listen(SOCKET))
@@ -91,7 +93,7 @@ class Bouncer:
             server.greet()
         else:
             log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.greet(reply(554, "5.7.1", f"uid {peer.uid} may not ask for reports"))
+            server.close(reply(554, "5.7.1", f"uid {peer.uid} may not ask for reports"))
         return server, Reporter(self, server), lambda _why: None
 
     async def put(self, about: dsn.Report, via: dict[str, str], original: Iterable[bytes]) -> str:

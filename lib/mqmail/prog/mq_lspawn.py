@@ -17,29 +17,33 @@ host; needs root, to become them). Never delivers as root.
 from __future__ import annotations
 
 import os
-import signal
+import pwd
 
-from mqmail.base import lock, log, ready, unix, waiter
-from mqmail.base.failure import BadFile, Permanent, Temporary
+from mqmail.base import lock, ready, unix, waiter
+from mqmail.base.failure import Permanent, Temporary
 from mqmail.control import reader
 from mqmail.control.accounts import Accounts
 from mqmail.control.whose import find_account, find_mailbox
 from mqmail.local.plan import User
 from mqmail.local.service import Delivery, make_server
 from mqmail.local.warm import Warm
+from mqmail.local.worker import Worker
 from mqmail.mail.address import local_of
 from mqmail.net import daemon
 from mqmail.net.blocking import over_socket
 from mqmail.net.converse import converse
-from mqmail.net.owner import as_owner, become_owner, owner_of
+from mqmail.net.owner import Owner, as_owner, become_owner, owner_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    from mqmail.xmtp.server import Server
 
 CONTROL = ("me", "users", "localusers", "detaildelimiter", "concurrencylocal")
 MAILBOX, LOCAL = "run/mailbox.sock", "run/local.sock"
-MOST_DISPATCHERS = 4
+IDLE = 60.0             # seconds after which unused processes of accounts are ended
 
 
 def main(argv: list[str]) -> int:
@@ -53,152 +57,137 @@ def main(argv: list[str]) -> int:
         control = reader.load(".", CONTROL)
         mailbox, local = unix.listen(MAILBOX, mode=0o600), unix.listen(LOCAL, mode=0o600)
     count = max(control.concurrencylocal, 1)
-    dispatchers = min(count, MOST_DISPATCHERS) if control.localusers == "passwd" else 0
+    dispatchers = count if control.localusers == "passwd" else 0
 
     def work(number: int) -> None:
         daemon.become("mq-local" if number < count else "mq-lspawn")
         if number < count:
             local.close()
-            become_owner(owner_of("mail"))
-            Mailboxes(control).serve(mailbox)
+            become_owner(mail_owner())
+            Mailboxes(control, CONTROL).serve(mailbox)
         else:
             mailbox.close()
-            Dispatcher(control).serve(local)
+            Dispatcher(control, CONTROL).serve(local)
 
     daemon.Workers("mq-lspawn", count + dispatchers, work).run(lambda: ready.announce(ready_fd))
     os.close(held)
     return 0
 
 
-class _Stop(BaseException):
-    """TERM came while nothing was being delivered."""
-
-
-class Worker:
-    """A process that serves one connection after the other. TERM ends it between deliveries."""
-
-    def __init__(self, control: reader.Control) -> None:
-        self.control = control
-        self._handler: Any = None
-        self._stopping = False
-        self._stale = False
-
-    def serve(self, listener: unix.socket) -> None:
-        """Accept and converse until TERM."""
-        signal.signal(signal.SIGTERM, self._terminate)
-        signal.signal(signal.SIGHUP, self._hang_up)
-        listener.setblocking(True)
-        try:
-            while not self._stopping:
-                fd, _ = listener._accept()  # type: ignore[attr-defined]
-                self._converse(unix.socket(fileno=fd))
-        except _Stop:
-            pass
-
-    def _converse(self, sock: unix.socket) -> None:
-        stream = over_socket(sock)
-        server = make_server(self.control.me)
-        self._handler = self.make_handler(server)
-        try:
-            waiter.run(converse(stream, server, self._handler))
-        finally:
-            self._handler = None
-            stream.close()
-
-    def make_handler(self, server: Any) -> Any:
-        """The application over *server*."""
-        return Delivery(server, self.whose)
-
-    def whose(self, address: str) -> User:
-        """The user to deliver to; raises Permanent or Temporary."""
-        raise Permanent("no such user here", "5.1.1")
-
-    def refresh(self) -> None:
-        """After HUP: the control files anew, or the old ones when one is wrong."""
-        if self._stopping:
-            raise _Stop
-        if self._stale:
-            self._stale = False
-            try:
-                self.control = reader.load(".", CONTROL)
-            except BadFile as error:
-                log.event("reload_failed", error=error.text)
-
-    def _terminate(self, _number: int, _frame: object) -> None:
-        self._stopping = True
-        if self._handler is None or not self._handler.busy:
-            raise _Stop
-
-    def _hang_up(self, _number: int, _frame: object) -> None:
-        self._stale = True
+def mail_owner() -> Owner:
+    """Whom the directory mail/ belongs to. If it is a link, the home's owner, who made it: it could
+    lead into anybody's directory."""
+    try:
+        fd = os.open("mail", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        return owner_of(".")
+    try:
+        return owner_of(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 class Mailboxes(Worker):
     """Delivers to virtual mailboxes, as the owner of mail/."""
 
+    def make_handler(self, server: Server, flush: Callable[[], None]) -> Any:
+        """Delivers here."""
+        return Delivery(server, self.whose, flush)
+
     def whose(self, address: str) -> User:
-        """The virtual mailbox of *address*."""
+        """The virtual mailbox of *address*. mq-resolve knows it, so if we do not our table is old."""
         self.refresh()
-        found = find_mailbox(address, self.control.users, self.control.detaildelimiter)
+        found = self._find(address)
+        if found is None:
+            self.reload()
+            found = self._find(address)
         if found is None:
             raise Permanent("no such mailbox here", "5.1.1")
         directory, ext = found
         return User(directory, f"mail/{directory}", "-" if ext else "", ext, virtual=True)
 
+    def _find(self, address: str) -> tuple[str, str] | None:
+        return find_mailbox(address, self.control.users, self.control.detaildelimiter)
+
 
 class Dispatcher(Worker):
-    """Hands each delivery to a process that is the recipient's account, and keeps such processes warm."""
+    """Hands each delivery to a process that is the recipient's account; it keeps these warm."""
 
-    def __init__(self, control: reader.Control) -> None:
-        super().__init__(control)
+    timeout = IDLE
+
+    def __init__(self, control: reader.Control, names: tuple[str, ...]) -> None:
+        super().__init__(control, names)
         self._accounts = Accounts()
         self._warm = Warm(control.me, self._become)
 
-    def make_handler(self, server: Any) -> Any:
+    def make_handler(self, server: Server, flush: Callable[[], None]) -> Any:
         """Passes transactions on to the accounts' own processes."""
-        return self._warm.handler(server, self._account)
+        return self._warm.handler(server, self.account_of, flush, self.check)
 
-    def _account(self, address: str) -> str:
-        """The name of the account that *address* belongs to."""
+    def ended(self) -> None:
+        """Nobody is served: the accounts' processes go."""
+        self._warm.end_all()
+
+    def reload(self) -> None:
+        """The accounts' processes have the old control files."""
+        self._warm.end_all()
+        self._accounts = Accounts()
+        super().reload()
+
+    def account_of(self, address: str) -> str:
+        """The name of the account that *address* belongs to. mq-resolve knows it, so if we do not, what
+        we remember is old."""
         self.refresh()
-        return self._find(address)[0]
-
-    def _find(self, address: str) -> tuple[str, str, str]:
-        found = find_account(local_of(address), self._accounts.home_of, self.control.detaildelimiter)
+        found = self._find(address)
+        if found is None:
+            self.reload()
+            found = self._find(address)
         if found is None:
             raise Permanent("no such user here", "5.1.1")
-        return found
+        return found[0]
 
-    def whose(self, address: str) -> User:
-        """In an account's own process: the user, with extension."""
-        name, ext, dash = self._find(address)
-        home = self._accounts.home_of(name)
-        assert home is not None
-        return User(name, home, dash, ext)
+    def _find(self, address: str) -> tuple[str, str, str] | None:
+        return find_account(local_of(address), self._accounts.home_of, self.control.detaildelimiter)
 
     def _become(self, name: str, sock: unix.socket) -> None:
         """In a new process: become account *name*, then deliver what comes over *sock* until it ends."""
         daemon.become("mq-local")
-        account = _account_of(name)
-        os.initgroups(name, account.pw_gid)
-        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
-        os.umask(0o077)
-        try:
-            os.chdir(account.pw_dir)
-        except OSError:
-            os.chdir("/")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)      # the dispatcher ends us by closing
-        server = make_server(self.control.me)
-        waiter.run(converse(over_socket(sock), server, Delivery(server, self.whose)))
+        account = account_named(name)
+        become_account(account)
+        home, delimiters = account.pw_dir, self.control.detaildelimiter
+
+        def whose(address: str) -> User:
+            found = find_account(local_of(address), {name: home}.get, delimiters)
+            if found is None:
+                raise Permanent("no such user here", "5.1.1")
+            return User(name, home, found[2], found[1])
+
+        stream, server = over_socket(sock), make_server(self.control.me)
+        handler = Delivery(server, whose, lambda: stream.write(server.take_output()))
+        waiter.run(converse(stream, server, handler))
 
 
-def _account_of(name: str) -> Any:
-    import pwd
-    account = pwd.getpwnam(name)
+def account_named(name: str) -> pwd.struct_passwd:
+    """The account to become. Raises Failure for one that gets no mail, or that we cannot become."""
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        raise Temporary(f"account {name} has vanished", "4.2.1") from None
     if account.pw_uid == 0:
         raise Permanent("root gets no mail", "5.1.1")
     if os.geteuid() not in (0, account.pw_uid):
         raise Temporary("mq-lspawn was not started by root", "4.3.5")
     return account
 
+
+def become_account(account: pwd.struct_passwd) -> None:
+    """From root to *account*, for good; then to its home."""
+    if os.geteuid() == 0:
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    os.umask(0o077)
+    try:
+        os.chdir(account.pw_dir)
+    except OSError:
+        os.chdir("/")       # the delivery will say what is wrong

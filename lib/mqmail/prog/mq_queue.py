@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections import Counter
 
 from mqmail.base import lock, log, ready, unix, waiter, xtext
 from mqmail.control import reader
@@ -26,6 +27,7 @@ from mqmail.mail.date import format_date
 from mqmail.mail.headerscan import HeaderScan
 from mqmail.mail.received import received_line
 from mqmail.net import daemon
+from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines
 from mqmail.net.trigger import Trigger
@@ -45,13 +47,18 @@ if TYPE_CHECKING:
     from mqmail.net.stream import Stream
 
 SOCKET = "run/queue.sock"
-CONTROL = ("me", "injectors", "databytes", "maxrecipients", "minfree", "concurrencyqueue")
+CONTROL = ("me", "injectors", "databytes", "minfree", "concurrencyqueue")
 EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES")
+MOST_RECIPIENTS = 100000
+MOST_ENVELOPE = 32 << 20    # octets of recipients: the record has as much room for their fates
+MOST_OF_A_USER = 50         # sessions at a time in each process, of who is not trusted
+ENVELOPE_OF_A_USER = 4 << 20
 HELD = 65536            # octets of a body that are kept in memory before a file is made
 MOST_RECEIVED = 100     # Received fields that make a loop (RFC 5321 section 6.3)
 _LOGGED = frozenset(("event", "prog", "id", "size", "sender", "recipients", "caller"))
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOOPS = reply(554, "5.4.6", f"more than {MOST_RECEIVED} Received fields: this message loops")
+_TOO_MANY = reply(452, "4.5.3", "too many recipients")
 _HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
 
 
@@ -60,6 +67,7 @@ def main(argv: list[str]) -> int:
     home, ready_fd, _ = daemon.arguments(__doc__, argv)
     daemon.enter(home)
     daemon.become("mq-queue")
+    give_up_root()
     held = lock.hold("run/mq-queue.lock", "mq-queue")
     control = reader.load(".", CONTROL)
     listener = unix.listen(SOCKET)
@@ -80,6 +88,7 @@ class Worker:
         self._batch: list[tuple[store.Incoming, bytes]] = []
         self._waiting: list[waiter.Waiter] = []
         self._trigger = Trigger()
+        self._users: Counter[int] = Counter()       # sessions of each uid
 
     def run(self) -> None:
         """Serve until TERM."""
@@ -94,15 +103,26 @@ class Worker:
     def _session(self, stream: Stream) -> tuple[Server, Intake, Callable[[str], None]]:
         peer = unix.peer_of(stream.sock)
         level = self.control.injectors.level(peer.uid)
-        limits = Limits(size=self.control.databytes, recipients=100000, errors=1000, refused=100000, idle=0)
+        limits = Limits(size=self.control.databytes, recipients=MOST_RECIPIENTS, errors=1000,
+                        refused=100000, idle=0)
         server = Server("smtp", self.control.me, (*EXTENSIONS, "XMQ"), limits)
+        intake = Intake(self, server, peer.uid, level == TRUSTED)
         if level == NONE:
             log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.greet(reply(554, "5.7.1", f"uid {peer.uid} may not put mail into this queue"))
+            server.close(reply(554, "5.7.1", f"uid {peer.uid} may not put mail into this queue"))
+        elif level != TRUSTED and self._users[peer.uid] >= MOST_OF_A_USER:
+            server.close(reply(421, "4.3.2", f"uid {peer.uid} has too many sessions, come back later"))
         else:
             server.greet()
-        intake = Intake(self, server, peer.uid, level == TRUSTED)
-        return server, intake, intake.end
+        self._users[peer.uid] += 1
+
+        def end(why: str) -> None:
+            self._users[peer.uid] -= 1
+            if not self._users[peer.uid]:
+                del self._users[peer.uid]
+            intake.end(why)
+
+        return server, intake, end
 
     def commit(self, message: store.Incoming, record: bytes) -> waiter.Waiter:
         """Make *message* durable together with all that are ready now; the Waiter gives None or OSError."""
@@ -155,6 +175,7 @@ class Intake:
         self._scan = HeaderScan()
         self._via: dict[str, str] = {}
         self._eightbit = False
+        self._envelope = 0
 
     def _drop(self) -> None:
         """Leave nothing of an unfinished message behind."""
@@ -210,14 +231,21 @@ class Intake:
     def _rcpt(self, rcpt: events.Rcpt) -> Reply | None:
         if rcpt.destination not in ("", "new") and not self._trusted:
             return reply(550, "5.7.1", "only programs of this system choose a destination")
-        return None
+        self._envelope += 100 + len(xtext.encode(rcpt.address)) + len(xtext.encode(rcpt.orcpt))
+        return _TOO_MANY if self._is_too_long() else None
+
+    def _is_too_long(self) -> bool:
+        """Then the message is refused for all: its sender may have written it all at once, and would
+        send it again to those who have it."""
+        return self._envelope > (MOST_ENVELOPE if self._trusted else ENVELOPE_OF_A_USER)
 
     def _body(self, data: bytes) -> None:
         """Keep a small body in memory, put a large one into its file as it comes."""
+        if self._is_too_long():
+            return self._drop_with(_TOO_MANY)
         self._scan.feed(data)
         if self._scan.loops(MOST_RECEIVED) or self._scan.too_large:
-            self._drop_with(_LOOPS if self._scan.loops(MOST_RECEIVED) else _HUGE_HEADER)
-            return
+            return self._drop_with(_LOOPS if self._scan.loops(MOST_RECEIVED) else _HUGE_HEADER)
         self._eightbit = self._eightbit or not data.isascii()
         self._held.append(data)
         self._octets += len(data)
@@ -226,6 +254,7 @@ class Intake:
                 self._flush()
             except OSError as error:
                 self._drop_with(trouble(error))
+        return None
 
     def _drop_with(self, answer: Reply) -> None:
         self._drop()
@@ -247,6 +276,8 @@ class Intake:
         return received if self._scan.starts_with_header else received + b"\r\n"
 
     async def _finish(self, event: events.BodyEnd) -> None:
+        if self._is_too_long():         # an empty body
+            return self._server.answer(event, _TOO_MANY)
         try:
             self._flush()
             assert self._message is not None

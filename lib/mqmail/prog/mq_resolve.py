@@ -24,6 +24,7 @@ from mqmail.control import reader, resolve
 from mqmail.control.accounts import Accounts
 from mqmail.control.injectors import TRUSTED
 from mqmail.net import daemon
+from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines
 from mqmail.xmtp import events
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> int:
     home, ready_fd, _ = daemon.arguments(__doc__, argv)
     daemon.enter(home)
     daemon.become("mq-resolve")
+    give_up_root()
     held = lock.hold("run/mq-resolve.lock", "mq-resolve")
     service = Resolver()
     loop = daemon.new_loop()
@@ -86,7 +88,7 @@ class Resolver:
             server.greet()
         else:
             log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.greet(reply(554, "5.7.1", f"uid {peer.uid} may not ask where mail goes"))
+            server.close(reply(554, "5.7.1", f"uid {peer.uid} may not ask where mail goes"))
         return server, Questions(self, server), lambda _why: None
 
 

@@ -24,7 +24,7 @@ from mqmail.base.program import complain
 from mqmail.control import reader
 from mqmail.net import daemon
 from mqmail.net.listening import listen
-from mqmail.net.owner import Owner, as_owner, become_owner, owner_of
+from mqmail.net.owner import Owner, as_owner, become_owner, import_late, owner_of
 from mqmail.net.supervisor import Daemon, Supervisor
 
 TYPE_CHECKING = False
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 # In the order in which they stop: first who brings mail in, last what the others need to finish.
 STAGES = (("xmtpd",), ("mq-send",), ("mq-lspawn", "mq-rspawn", "mq-bounce"), ("mq-queue", "mq-resolve"))
 AS_ROOT = "mq-lspawn"
-# What daemons import when they first need it: by then they may be unable to read it.
-LATE_IMPORTS = ("concurrent.futures.thread", "ctypes", "docopt", "encodings.idna", "grp",
-                "mqmail.prog.xmtpd.listener", "pwd", "subprocess", "uvloop")
+LATE_IMPORTS = ("docopt", "mqmail.prog.xmtpd.listener")     # besides those of all daemons
 
 
 def main(argv: list[str]) -> int:
@@ -72,7 +70,7 @@ def _import_all() -> dict[str, Callable[[list[str]], int]]:
     """The main function of each daemon; from here on nothing is read from the interpreter's files."""
     for name in LATE_IMPORTS:
         importlib.import_module(name)
-    reader.preload()
+    import_late()
     return {name: importlib.import_module("mqmail.prog." + name.replace("-", "_")).main
             for stage in STAGES for name in stage}
 

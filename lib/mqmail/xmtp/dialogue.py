@@ -39,7 +39,8 @@ class Limits:
 
 
 class Dialogue:
-    """Base of Server. A derived class has ``_dispatch(text, octets)`` and ``_room_for_recipients()``."""
+    """Base of Server. A derived class has ``_dispatch(text, octets)``, ``_room_for_recipients()``
+    and ``_takes_files()``."""
 
     def __init__(self, limits: Limits, xmq: bool) -> None:
         self.closed = False
@@ -72,7 +73,7 @@ class Dialogue:
             self._at = 0
 
     def _take_in(self, fds: Sequence[int]) -> None:
-        (self._fds if self.xmq and not self.closed else self._spare).extend(fds)
+        (self._fds if self._takes_files() and not self.closed else self._spare).extend(fds)
         if len(self._fds) > MOST_DESCRIPTORS:
             raise ProtocolError("too many descriptors")
 
@@ -208,4 +209,7 @@ class Dialogue:
         raise NotImplementedError
 
     def _room_for_recipients(self) -> bool:
+        raise NotImplementedError
+
+    def _takes_files(self) -> bool:
         raise NotImplementedError

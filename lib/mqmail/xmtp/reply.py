@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 512          # RFC 5321 4.5.3.1.5, CRLF included
 LONGEST_LINE_XMQ = 4096
+_MOST_KNOWN = 200
+_KNOWN: dict[bytes, Reply] = {}     # lines that are a whole reply, and what they mean
 _TEXT = frozenset(chr(c) for c in range(32, 127))
 
 
@@ -205,6 +207,17 @@ class ReplyReader:
             raise ProtocolError("reply line too long")
 
     def _line(self, raw: bytes) -> Reply | None:
+        """The reply that *raw* completes. Short ones come again and again: some are remembered."""
+        known = None if self._lines else _KNOWN.get(raw)
+        if known is not None:
+            return known
+        single = not self._lines
+        answer = self._read_line(raw)
+        if answer is not None and single and len(raw) < 64 and len(_KNOWN) < _MOST_KNOWN and b"#" not in raw:
+            _KNOWN[raw] = answer
+        return answer
+
+    def _read_line(self, raw: bytes) -> Reply | None:
         if len(raw) > self._longest:
             raise ProtocolError("reply line too long")
         if raw[-1:] == b"\r":

@@ -145,7 +145,13 @@ class Transfer(Dialogue):
         self._say_to_all(refusal, tagged=True)
         return self._drop()
 
+    def _takes_files(self) -> bool:
+        """LMTP services deliver from the file; with SMTP a message comes in by DATA or BDAT."""
+        return self.xmq and self.kind == "lmtp"
+
     def _refuse_file(self, argument: str, fd: int) -> Reply | None:
+        if not self._takes_files():
+            return reply(502, "5.5.1", "only LMTP services take XFD: say BDAT or DATA")
         if self._state not in ALLOWED["XFD"]:
             return reply(503, "5.5.1", "no XFD now")
         if not self.accepted:

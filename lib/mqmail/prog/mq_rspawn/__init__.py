@@ -22,6 +22,7 @@ from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
 from mqmail.control.injectors import TRUSTED
 from mqmail.net import daemon, mx
+from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines
 from mqmail.prog.mq_rspawn.delivery import Delivery
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> int:
     home, ready_fd, _ = daemon.arguments(__doc__, argv)
     daemon.enter(home)
     daemon.become("mq-rspawn")
+    give_up_root()
     held = lock.hold("run/mq-rspawn.lock", "mq-rspawn")
     relay = Relay(unix.listen(SOCKET))
     relay.loop.call_soon(ready.announce, ready_fd)
@@ -101,7 +103,7 @@ class Relay:
             server.greet()
         else:
             log.event("caller_refused", uid=peer.uid, pid=peer.pid)
-            server.greet(reply(554, "5.7.1", f"uid {peer.uid} is no program of this mail system"))
+            server.close(reply(554, "5.7.1", f"uid {peer.uid} is no program of this mail system"))
         caller = Caller(self, stream, server)
         return server, caller, lambda _why: None
 

@@ -20,6 +20,7 @@ import os
 
 from mqmail.base import lock, ready
 from mqmail.net import daemon
+from mqmail.net.owner import give_up_root
 from mqmail.prog.mq_send.scheduler import Scheduler
 
 
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> int:
     home, ready_fd, _ = daemon.arguments(__doc__, argv)
     daemon.enter(home)
     daemon.become("mq-send")
+    give_up_root()
     held = lock.hold("run/mq-send.lock", "mq-send")
     loop = daemon.new_loop()
     scheduler = Scheduler(loop)

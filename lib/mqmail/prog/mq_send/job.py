@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Said = Callable[[State, Reply | None, str], None]
 
 MOST_RECIPIENTS = 100       # of one transaction: what every server takes (RFC 5321 4.5.3.1.8)
+MOST_PLANNED = 1000         # for mq-rspawn, which groups them by host; the more it sees, the better
 
 
 class Job:
@@ -89,7 +90,8 @@ class Job:
             words.append(f"ENVID={xtext.encode(envelope.envid)}")
         if "XMQ" in features:
             words.append(f"XID={envelope.id}")
-            words += [f"XVIA={xtext.encode(xtext.facts(envelope.via))}"] if envelope.via else []
+            if self._destination == "error" and envelope.via:       # mq-bounce asks how it came
+                words.append(f"XVIA={xtext.encode(xtext.facts(envelope.via))}")
         return words
 
     def _rcpt(self, state: State, features: Container[str]) -> tuple[str, list[str]]:

@@ -18,7 +18,7 @@ import time
 from mqmail.base import log
 from mqmail.base.failure import BadFile
 from mqmail.prog.mq_send import report
-from mqmail.prog.mq_send.job import MOST_RECIPIENTS, Job
+from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job
 from mqmail.prog.mq_send.verdicts import Clock, Verdict, due, lines_for, of_reply
 from mqmail.queue import lines, store
 from mqmail.queue import record as records
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from mqmail.xmtp.reply import Reply
 
 _MOST_ROUNDS = 100          # replacements are followed at once, this often
+_ROOM_FOR_WAITING = records.LONGEST // 2    # octets of a record; what comes then is only what is final
 _RETRY_DISK = 5.0           # seconds until a record that could not be written is tried again
+_RETRY_PENDING = 10.0
 _RETRY_REPORT = 300.0       # the longest until the sender is told again: mq-bounce is near
 
 
@@ -123,15 +125,18 @@ class Message:
                 if s.kind == "pending" or s.kind == "wait" and (force or s.until <= now)]
 
     def _jobs(self, states: list[State]) -> list[tuple[str, Job]]:
-        """A job for each destination and sender, of at most 100 recipients."""
+        """A job for each destination and sender, of at most 100 recipients, 1000 for ``remote``."""
         groups: dict[tuple[str, str], list[State]] = {}
         for state in states:
             sender = report.sender_of(self._record, state)
             groups.setdefault((state.recipient.destination, sender), []).append(state)
-        return [(destination, Job(self._envelope, sender, destination, part[i:i + MOST_RECIPIENTS],
-                                  self._said, self._open_body))
-                for (destination, sender), part in groups.items()
-                for i in range(0, len(part), MOST_RECIPIENTS)]
+        jobs = []
+        for (destination, sender), part in groups.items():
+            most = MOST_PLANNED if destination == "remote" else MOST_RECIPIENTS
+            for i in range(0, len(part), most):
+                jobs.append((destination, Job(self._envelope, sender, destination, part[i:i + most],
+                                              self._said, self._open_body)))
+        return jobs
 
     def _look_at_body(self, states: list[State]) -> None:
         """BadFile when a body that is to be handed over is missing or damaged. Whatever else is wrong
@@ -158,8 +163,9 @@ class Message:
         verdict = of_reply(answer, why, asked=recipient.destination == "new")
         clock = Clock(time.time(), self._scheduler.lifetime, random.random())  # noqa: S311  spreads load
         made = lines_for(self._record, state, verdict, clock)
-        self._unwritten.append(made)
         records.extend(self._record, made)
+        if state.kind != "wait" or self._written < _ROOM_FOR_WAITING:
+            self._unwritten.append(made)
         self._log(state, recipient.destination, recipient.address, verdict)
         self._final = self._final or state.kind in ("done", "fail")
         self._flush_soon()
@@ -205,6 +211,8 @@ class Message:
                     store.append, self._place, self.id, self._written, data, True)
                 self._unsynced = False
                 return
+            except FileNotFoundError:
+                raise               # somebody removed it: there is nothing left to be done for
             except OSError as error:
                 log.event("record_not_written", id=self.id, error=error.strerror or str(error))
                 if self._scheduler.stopping:
@@ -273,8 +281,8 @@ class Message:
         if state.kind == "wait":
             return float(state.until)
         now = time.time()
-        if state.kind == "pending":
-            return now
+        if state.kind == "pending":         # we are stopping, or it met a bug of ours
+            return now + _RETRY_PENDING
         clock = Clock(now, self._scheduler.lifetime, random.random())  # noqa: S311
         until = due(self._envelope.at, "error", Verdict("wait", broken=True), clock)
         return min(until, now + _RETRY_REPORT)

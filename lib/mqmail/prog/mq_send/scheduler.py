@@ -38,6 +38,7 @@ CLEAN = 3600.0              # seconds between looks for what was never acknowled
 GRACE = 15.0                # seconds for what is being delivered when we are told to stop
 _AFTER_BUG = 300.0          # seconds until a message that met a bug of ours is tried again
 _PAUSE = 0.005              # seconds between two steps of a scan: others get their turn
+_LOOK_PAUSE = 0.5           # seconds in which all who ask for a look through queue/new ask for one
 _DATAGRAMS = 100            # read in one go
 _CONCURRENCY = {"remote": "concurrencyremote", "mailbox": "concurrencylocal", "local": "concurrencylocal"}
 _DEFAULT_CONCURRENCY = 10
@@ -58,6 +59,7 @@ class Scheduler:
         self._timer: asyncio.TimerHandle | None = None
         self._control = reader.load(".", CONTROL)
         self._pumping = False
+        self._asked_to_look = False
 
     @property
     def lifetime(self) -> float:
@@ -66,7 +68,7 @@ class Scheduler:
 
     def start(self) -> None:
         """Listen for new ids, then look through the queue."""
-        self._trigger = unix.listen(trigger.PATH, mode=0o622, kind=unix.SOCK_DGRAM)
+        self._trigger = unix.listen(trigger.PATH, mode=0o600, kind=unix.SOCK_DGRAM)
         self._trigger.setblocking(False)
         self.loop.add_reader(self._trigger.fileno(), self._triggered)
         self._rescan()
@@ -89,14 +91,25 @@ class Scheduler:
                 data = self._trigger.recv(trigger.LONGEST)
             except OSError:
                 break
-            for word in data.decode("ascii", "replace").split("\n"):
+            words = data.decode("ascii", "replace").split("\n")
+            for word in words:
                 if ids.is_id(word):
                     self._agenda.add_fresh(word)
-                elif word == "*run":
-                    self.run_all()
-                elif word == "*scan":
-                    self._scan(self._new_records())
+            if "*run" in words:
+                self.run_all()
+            if "*scan" in words:
+                self._look_soon()
         self.pump()
+
+    def _look_soon(self) -> None:
+        """Look through ``new``: once, however many ask."""
+        if not self._asked_to_look:
+            self._asked_to_look = True
+            self.loop.call_later(_LOOK_PAUSE, self._look)
+
+    def _look(self) -> None:
+        self._asked_to_look = False
+        self._scan(self._new_records())
 
     def run_all(self) -> None:
         """Try all waiting messages now."""

@@ -1,0 +1,48 @@
+"""What the environment asks for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """*journal* is None when the disk decides; *seconds* of one load, *disk_seconds* of one look at the
+    disk; *runs* of each program."""
+
+    directory: str
+    records: int
+    journal: bool | None
+    postfix: bool
+    own: bool
+    seconds: float
+    disk_seconds: float
+    runs: int
+
+
+def read_options(environment: Mapping[str, str]) -> Options:
+    """ValueError when a value makes no sense."""
+    quick = _switch(environment, "BENCH_QUICK") or False
+    records = environment.get("BENCH_RECORDS") or ("10000" if quick else "100000")
+    if not (records.isascii() and records.isdigit() and len(records) <= 8):
+        raise ValueError(f"BENCH_RECORDS is no number: {records}")
+    if environment.get("BENCH_GENERATOR", "") not in ("", "own"):
+        raise ValueError("BENCH_GENERATOR is own or nothing")
+    journal = _switch(environment, "BENCH_JOURNAL")
+    return Options(
+        directory=environment.get("BENCH_DIR") or "/var/tmp",
+        records=int(records),
+        journal=False if quick and journal is None else journal,
+        postfix=_switch(environment, "BENCH_POSTFIX") or False,
+        own=environment.get("BENCH_GENERATOR") == "own",
+        seconds=1.0 if quick else 5.0,
+        disk_seconds=0.5 if quick else 2.0,
+        runs=20 if quick else 30)
+
+
+def _switch(environment: Mapping[str, str], name: str) -> bool | None:
+    text = environment.get(name, "")
+    if text not in ("", "0", "1"):
+        raise ValueError(f"{name} is 1 or 0, not {text}")
+    return text == "1" if text else None

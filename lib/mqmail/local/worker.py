@@ -1,0 +1,137 @@
+"""A process of mq-lspawn: serves one connection after the other, and ends when it is told to.
+
+TERM ends it where it waits for a connection or a command, and between two deliveries, never inside
+one. INT is for the parent, which sends TERM. HUP: the control files anew before the next look-up.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from mqmail.base import log, unix, waiter
+from mqmail.base.failure import BadFile
+from mqmail.control import reader
+from mqmail.local.service import make_server
+from mqmail.net.blocking import BlockingStream
+from mqmail.net.converse import converse
+from mqmail.net.owner import as_owner, owner_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any
+
+    from mqmail.xmtp.server import Server
+
+
+class Stop(BaseException):
+    """TERM came, and this is a good place to end."""
+
+
+class Gate:
+    """``with gate:`` around a wait: there TERM raises Stop. Elsewhere it is only noted."""
+
+    def __init__(self) -> None:
+        self._waiting = False
+        self._stopping = False
+
+    def __enter__(self) -> None:
+        self._waiting = True
+        self.check()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._waiting = False
+
+    def check(self) -> None:
+        """Raise Stop if TERM has come."""
+        if self._stopping:
+            raise Stop
+
+    def terminate(self, _number: int, _frame: object) -> None:
+        """The handler of TERM."""
+        self._stopping = True
+        if self._waiting:
+            raise Stop
+
+
+class _Stream(BlockingStream):
+    """Waits for commands at the gate."""
+
+    def __init__(self, sock: unix.socket, gate: Gate) -> None:
+        super().__init__(sock.fileno(), sock.fileno(), sock)
+        self._gate = gate
+
+    async def read(self) -> bytes:
+        with self._gate:
+            return await super().read()
+
+
+class Worker:
+    """*names* are the control files it uses. Subclasses say who handles a session's events."""
+
+    timeout = 0.0       # seconds without a command after which a connection is closed; 0: never
+
+    def __init__(self, control: reader.Control, names: tuple[str, ...]) -> None:
+        self.control = control
+        self._names = names
+        self._gate = Gate()
+        self._stale = False
+
+    def serve(self, listener: unix.socket) -> None:
+        """Accept and converse until TERM."""
+        signal.signal(signal.SIGTERM, self._gate.terminate)
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)      # programs would inherit SIG_IGN
+        signal.signal(signal.SIGHUP, self._hang_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))    # blocked until now; inherited
+        listener.setblocking(True)
+        try:
+            while True:
+                with self._gate:
+                    fd, _ = listener._accept()  # type: ignore[attr-defined]
+                self._converse(unix.socket(fileno=fd))
+        except Stop:
+            pass
+
+    def _converse(self, sock: unix.socket) -> None:
+        stream = _Stream(sock, self._gate)
+        server = make_server(self.control.me)
+
+        def flush() -> None:
+            stream.write(server.take_output())
+
+        try:
+            waiter.run(converse(stream, server, self.make_handler(server, flush), self.timeout))
+        finally:
+            stream.close()
+            self.ended()
+
+    def make_handler(self, server: Server, flush: Callable[[], None]) -> Any:
+        """The application over *server*; *flush()* sends what has been answered."""
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        """A connection has ended."""
+
+    def check(self) -> None:
+        """Between two deliveries: raise Stop if TERM has come."""
+        self._gate.check()
+
+    def refresh(self) -> None:
+        """Before a look-up: after HUP the control files anew, or the old ones when one is wrong."""
+        self.check()
+        if self._stale:
+            self._stale = False
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the control files now, never as root: the home's owner may have put a link there."""
+        try:
+            with as_owner(owner_of(".")):
+                self.control = reader.load(".", self._names)
+        except (BadFile, OSError) as error:
+            log.event("reload_failed", error=str(error))
+
+    def _hang_up(self, _number: int, _frame: object) -> None:
+        self._stale = True

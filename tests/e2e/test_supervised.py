@@ -1,0 +1,67 @@
+"""A home under s6 and under daemontools."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from support.home import ME, wait_until
+from support.supervision import DAEMONS, S6, Daemontools, Flow
+
+pytestmark = pytest.mark.e2e
+SAYS = {"mq-queue": "event=queued", "mq-send": "event=delivered", "xmtpd": "event=accepted"}
+
+
+@pytest.fixture(params=[S6, Daemontools])
+def supervised(request, new_home, launch):
+    """Everything runs, each daemon under a supervisor of its own."""
+    services = request.param(new_home("alice", "bob"), launch)
+    yield services
+    services.stop()
+
+
+def arrived(home):
+    """How often each message of the flow has come to alice."""
+    found = [re.search(rb"\nSubject: (flow-\d+)\n", path.read_bytes()) for path in home.maildir("alice")]
+    return Counter([match[1].decode() for match in found])
+
+
+def test_mail_flows_while_each_daemon_is_restarted(supervised):
+    home = supervised.home
+    with Flow(home, "alice") as flow:
+        for name in DAEMONS:
+            flow.wait_for_more()
+            supervised.restart(name)
+        flow.wait_for_more()
+    home.run("sendmail", "-q")      # what met a service that was just closing waits for ten seconds
+    home.wait_until_empty()
+    found = arrived(home)
+    assert [name for name in flow.accepted if name not in found] == []
+    assert [name for name, times in found.items() if times > 1] == []
+    for name, event in SAYS.items():
+        wait_until(lambda name=name, event=event: event in supervised.log(name), f"{event} of {name}")
+    bugs = [line for name in DAEMONS for line in supervised.log(name).splitlines()
+            if "event=bug" in line]
+    assert bugs == []
+
+
+def test_a_failure_is_reported(supervised):
+    home = supervised.home
+    home.control(aliases="team: bob, gone\n")
+    supervised.restart("mq-resolve")
+    home.deliver(f"team@{ME}", sender=f"alice@{ME}")
+    assert f"Final-Recipient: rfc822; team@{ME}".encode() in home.wait_for("alice")[0]
+    home.wait_for("bob")
+    home.wait_until_empty()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for root")
+def test_only_who_needs_root_keeps_it(supervised):
+    uids = {}
+    for name in DAEMONS:
+        status = Path(f"/proc/{supervised.pid(name)}/status").read_text()
+        uids[name] = status.partition("\nUid:")[2].split()[:4]
+    assert uids.pop("mq-lspawn") == ["0"] * 4
+    assert set(map(tuple, uids.values())) == {(str(os.stat(supervised.home.path).st_uid),) * 4}

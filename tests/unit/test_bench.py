@@ -1,0 +1,292 @@
+"""The parts of bench/ that only count, read and write text; and its own load generator."""
+
+import importlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mqmail.queue import ids, record
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bench_on_path():
+    sys.path.insert(0, str(BENCH))
+    yield
+    sys.path.remove(str(BENCH))
+
+
+def module(name):
+    return importlib.import_module(name)
+
+
+# --- procs ---
+
+def process(pid, name="mq-send", user=0.0, system=0.0, ended=0.0, parent=1, started=1):
+    return module("procs").Process(pid, started, parent, name, user, system, ended, 0.0)
+
+
+def test_a_stat_line_is_read_whatever_the_name_holds():
+    text = ("17 (a (b) c) S 3 17 17 0 -1 4194560 100 0 0 0 150 50 30 20 20 0 1 0 4711 1000 200 "
+            "18446744073709551615")
+    found = module("procs").parse_stat(text, ticks=100)
+    assert (found.pid, found.parent, found.name, found.started) == (17, 3, "a (b) c", 4711)
+    assert (found.user, found.system, found.ended_user, found.ended_system) == (1.5, 0.5, 0.3, 0.2)
+
+
+def test_our_own_process_is_found_with_its_memory():
+    procs = module("procs")
+    [found] = [one for one in procs.look(os.getpid()) if one.pid == os.getpid()]
+    assert found.parent == os.getppid()
+    assert procs.memory(os.getpid())[found.name] > 1000
+    assert os.getpid() in procs.threads(os.getpid())
+
+
+def test_a_tree_has_all_that_descend_and_nobody_else():
+    tree = [process(5, parent=4), process(2), process(4, parent=3), process(3), process(1, parent=0)]
+    assert [one.pid for one in module("procs").select_tree(tree, 3)] == [3, 4, 5]
+
+
+def test_cpu_is_summed_by_program():
+    before = [process(1, "mq-send", 1.0, 1.0), process(2, "xmtpd", 5.0), process(3, "xmtpd", 7.0)]
+    after = [process(1, "mq-send", 1.5, 1.25), process(2, "xmtpd", 6.0), process(3, "xmtpd", 9.0)]
+    spent = module("procs").spent(before, after)
+    assert {name: (times.user, times.system) for name, times in spent.items()} == {
+        "mq-send": (0.5, 0.25), "xmtpd": (3.0, 0.0)}
+
+
+def test_cpu_of_processes_that_ended_and_were_restarted_is_not_lost():
+    before = [process(1, "mq-start", 1.0), process(2, "mq-send", 4.0, ended=1.0)]
+    after = [process(1, "mq-start", 1.0, ended=6.5), process(7, "mq-send", 2.0)]
+    spent = module("procs").spent(before, after)
+    assert spent["mq-send"].total == 2.0            # the new one
+    assert spent["(ended)"].total == 1.5            # the old one, after the first look
+
+
+def test_a_pid_that_is_used_again_is_another_process():
+    before = [process(1, "mq-start"), process(2, "old", 4.0, started=10)]
+    after = [process(1, "mq-start", ended=4.0), process(2, "new", 1.0, started=20)]
+    spent = module("procs").spent(before, after)
+    assert spent["new"].total == 1.0
+    assert "(ended)" not in spent
+
+
+def test_the_busiest_process_is_one_process_not_a_program():
+    before = [process(1, "a", 9.0), process(2, "b"), process(3, "b")]
+    after = [process(1, "a", 12.0), process(2, "b", 2.0), process(3, "b", 2.0)]
+    assert module("procs").busiest(before, after) == ("a", 3.0)
+
+
+def test_memory_and_idle_time_are_read():
+    procs = module("procs")
+    assert procs.parse_pss("0-f [rollup]\nRss: 9 kB\nPss:    3456 kB\nPss_Anon: 1 kB\n") == 3456
+    assert procs.parse_pss("") == 0
+    assert procs.parse_idle("cpu  10 1 20 300 40 5 6 7 8 9\ncpu0 1 2 3\n") == (340, 389)
+
+
+# --- disk ---
+
+MOUNTS = """\
+21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+22 21 0:20 / /proc rw - proc proc rw
+30 21 254:16 / /var rw - xfs /dev/vdb rw
+31 30 7:0 / /var/my\\040disk rw - ext4 /dev/loop0 rw
+"""
+
+
+@pytest.mark.parametrize("path, mount", [
+    ("/work", ("/", "ext4", "/dev/vda", "254:0")),
+    ("/var", ("/var", "xfs", "/dev/vdb", "254:16")),
+    ("/variable", ("/", "ext4", "/dev/vda", "254:0")),
+    ("/var/my disk/x", ("/var/my disk", "ext4", "/dev/loop0", "7:0")),
+])
+def test_the_mount_of_a_path(path, mount):
+    assert module("disk").find_mount(path, MOUNTS) == mount
+
+
+@pytest.mark.parametrize("kind, has_jbd2, journal", [
+    ("ext4", True, True), ("ext4", False, False), ("xfs", False, True), ("tmpfs", False, False),
+    ("overlay", False, None)])
+def test_what_has_a_journal(kind, has_jbd2, journal):
+    assert module("disk").judge_journal(kind, has_jbd2)[0] is journal
+
+
+def test_the_limit_counts_files_and_removes_them(tmp_path):
+    assert module("disk").limit(str(tmp_path), 2, 0.05) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_process_is_told(tmp_path, capfd):
+    forks = module("forks")
+    assert forks.parallel(lambda number: number * 2, [1, 2]) == [2, 4]
+    with pytest.raises(forks.Trouble, match="open failed in one of 1"):
+        forks.parallel(open, [str(tmp_path / "missing")])
+    assert "missing" in capfd.readouterr().err
+
+
+# --- what the environment asks for ---
+
+def test_options_have_defaults_and_quick_ones():
+    read = module("options").read_options
+    assert read({}).records == 100_000
+    assert read({}).journal is None
+    quick = read({"BENCH_QUICK": "1", "BENCH_DIR": "/mnt"})
+    assert (quick.records, quick.journal, quick.directory) == (10_000, False, "/mnt")
+    assert quick.seconds < read({}).seconds
+    assert read({"BENCH_QUICK": "1", "BENCH_RECORDS": "7", "BENCH_JOURNAL": "1"}).records == 7
+    assert read({"BENCH_QUICK": "1", "BENCH_JOURNAL": "1"}).journal is True
+
+
+@pytest.mark.parametrize("name, value", [
+    ("BENCH_RECORDS", "1_000"), ("BENCH_RECORDS", "-1"), ("BENCH_QUICK", "yes"),
+    ("BENCH_GENERATOR", "swaks")])
+def test_a_wrong_environment_is_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        module("options").read_options({name: value})
+
+
+# --- figures ---
+
+def test_figures_of_a_load():
+    before = [process(1, "mq-send", 1.0), process(2, "xmtpd", 1.0)]
+    after = [process(1, "mq-send", 1.5, 0.5), process(2, "xmtpd", 1.25)]
+    found = module("load").figures(500, 2.0, 2.5, before, after)
+    assert (found["accepted_per_s"], found["delivered_per_s"]) == (250, 200)
+    assert (found["cpu_ms"], found["user_ms"], found["system_ms"]) == (2.5, 1.5, 1.0)
+    assert (found["busiest"], found["busiest_share"], found["cpu_share"]) == ("mq-send", 0.4, 0.5)
+    assert found["by_program"]["xmtpd"] == {"user_ms": 0.5, "system_ms": 0.0}
+
+
+def test_medians_are_compared_with_the_first():
+    found = module("startup").compare({"bare": [8.0, 10.0, 30.0], "xmtpd": [20.0, 25.0, 18.0]})
+    assert found["bare"] == {"median_ms": 10.0, "least_ms": 8.0, "ratio": 1.0}
+    assert found["xmtpd"] == {"median_ms": 20.0, "least_ms": 18.0, "ratio": 2.0}
+
+
+STRACE = """\
+11 fsync(7) = 0
+12 fdatasync(9 <unfinished ...>
+11 fsync(7)                          = 0
+12 <... fdatasync resumed>)          = 0
+13    fsync(3) = -1 EIO (Input/output error)
+11 +++ exited with 0 +++
+"""
+
+
+def test_flushes_are_counted_once_each_by_program():
+    names = {11: "mq-queue", 12: "mq-local"}
+    assert module("flushes").count(STRACE, names) == {"mq-queue": 2, "mq-local": 1, "(other)": 1}
+
+
+def test_tables_align_words_left_and_numbers_right():
+    text = module("tables").table(("name", "n"), [["a", 1.234], ["long name", 123.4], ["x"]])
+    assert text == "  name          n\n  a          1.23\n  long name   123\n  x"
+
+
+def test_a_load_that_failed_has_a_line_of_its_own():
+    report = module("report")
+    good = {"system": "mqmail", "sessions": 1, "reuse": True, "idle": 0.5,
+            **module("load").figures(100, 1.0, 1.0, [process(1)], [process(1, user=0.2)])}
+    bad = {"system": "mqmail", "sessions": 50, "reuse": False, "trouble": "refused"}
+    lines = report.loads([good, bad]).splitlines()
+    assert lines[1].split()[:7] == ["mqmail", "1", "yes", "100", "100", "100", "2.00"]
+    assert lines[2].split() == ["mqmail", "50", "no", "refused"]
+    assert "0.00+" not in report.programs([good, bad]) and "2.00+0.00" in report.programs([good, bad])
+
+
+# --- waiting records ---
+
+def test_waiting_records_are_good_and_spread():
+    waiting = module("waiting")
+    made = [waiting.make_record(number, 2000, 1.7e9) for number in range(2000)]
+    assert len({id for id, _, _ in made}) == 2000
+    assert len({ids.directory(id) for id, _, _ in made}) > 200
+    for id, text, due in made[:20]:
+        found = record.parse(text)
+        assert found.complete and found.envelope.id == id
+        [state] = found.recipients.values()
+        assert (state.kind, state.until) == ("wait", int(due))
+        assert 1.7e9 + 3600 <= due <= 1.7e9 + 3600 + 86400
+
+
+def test_the_log_says_how_many_were_found():
+    scanned = module("waiting").scanned
+    assert scanned("event=ready\nevent=scanned prog=mq-send waiting=12\nevent=x\n") == 12
+    assert scanned("event=ready\n") is None
+
+
+# --- the load generator ---
+
+def test_replies_of_several_lines_are_awaited():
+    complete = module("generator").complete
+    assert complete(b"250 ok\r\n")
+    assert complete(b"250-a\r\n250 b\r\n")
+    assert not complete(b"250-a\r\n")
+    assert not complete(b"250 o")
+
+
+def serve(listener, sessions, heard):
+    """A mail server for so many sessions, one after the other."""
+    for _ in range(sessions):
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rwb") as file:
+            words = []
+            _say(file, b"220-mx\r\n220 mx")
+            for line in file:
+                words.append(line.split(b":")[0].strip().decode())
+                if words[-1] == "DATA":
+                    _say(file, b"354 go")
+                    heard.append(list(iter(file.readline, b".\r\n")))
+                _say(file, b"221 bye" if words[-1] == "QUIT" else b"250 ok")
+        heard.append(words)
+
+
+def _say(file, text):
+    file.write(text + b"\r\n")
+    file.flush()
+
+
+@pytest.mark.parametrize("reuse, sessions, commands", [
+    (False, 2, [["HELO client.example.net", "MAIL FROM", "RCPT TO", "DATA", "QUIT"]] * 2),
+    (True, 1, [["HELO client.example.net", *["MAIL FROM", "RCPT TO", "DATA"] * 2, "QUIT"]])])
+def test_the_generator_sends_all_with_and_without_reuse(reuse, sessions, commands):
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener, sessions, heard))
+        server.start()
+        done = generate(listener.getsockname()[1], *["-d"] * reuse)
+        server.join(30)
+    assert (done.returncode, done.stderr) == (0, b"")
+    messages = [one for one in heard if isinstance(one[0], bytes)]
+    assert [one for one in heard if isinstance(one[0], str)] == commands
+    assert [4096 <= len(b"".join(text)) < 4200 for text in messages] == [True, True]
+    assert all(line.endswith(b"\r\n") and len(line) <= 80 for text in messages for line in text)
+
+
+def generate(port, *options):
+    return subprocess.run(
+        [sys.executable, str(BENCH / "generator.py"), *options, "-s", "1", "-m", "2", "-l", "4096",
+         "-f", "a@b.example", "-t", "c@d.example", f"127.0.0.1:{port}"],
+        capture_output=True, check=False, timeout=60)
+
+
+def test_a_refusal_is_told_and_ends_the_load():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def refuse():
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"421 too busy\r\n")
+                connection.recv(100)
+
+        server = threading.Thread(target=refuse)
+        server.start()
+        done = generate(listener.getsockname()[1])
+        server.join(30)
+    assert done.returncode == 1
+    assert b"expected 220, got b'421 too busy" in done.stderr
