@@ -5,17 +5,16 @@ import os
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from test_rspawn import Call, Rig
 
 from support.badserver import CLOSE, BadServer
 from support.dnsserver import DnsServer
 from support.home import SECONDS, free_port, run, wait_until
 from support.programs import need
-from test_rspawn import Call, Rig
 
 pytestmark = pytest.mark.e2e
 
@@ -52,17 +51,18 @@ class World:
         for one in (self.dns, *self.hosts.values()):
             one.__exit__()
 
-    def send(self, *addresses, xconn=1):
+    def send(self, *addresses, **options):
         """(status, host's name) for each address."""
         return [(status, facts.get("host", "").partition("[")[0])
-                for _, status, facts in self.rig.send(*addresses, xconn=xconn)]
+                for _, status, facts in self.rig.send(*addresses, **options)]
 
 
 def test_hosts_by_preference_until_one_takes_it():
     busy = {"CONNECT": (b"421 4.3.2 busy\r\n", CLOSE)}
     later = {"RCPT": b"450 4.2.0 later\r\n"}
-    zone = ["x.test. 60 IN MX 10 down.test.", "x.test. 60 IN MX 20 busy.test.", "x.test. 60 IN MX 30 later.test.",
-            "x.test. 60 IN MX 40 good.test.", "x.test. 60 IN MX 50 last.test."]
+    zone = ["x.test. 60 IN MX 10 down.test.", "x.test. 60 IN MX 20 busy.test.",
+            "x.test. 60 IN MX 30 later.test.", "x.test. 60 IN MX 40 good.test.",
+            "x.test. 60 IN MX 50 last.test."]
     with World(zone, down=None, busy=busy, later=later, good={}, last={}) as world:
         assert world.send("u@x.test") == [("2.0.0", "good.test")]
         assert world.hosts["last"].sessions == []
@@ -70,8 +70,9 @@ def test_hosts_by_preference_until_one_takes_it():
 
 
 def test_no_host_reached():
-    zone = ["x.test. 60 IN MX 10 one.test.", "x.test. 60 IN MX 20 two.test.", "y.test. 60 IN MX 5 one.test.",
-            "z.test. 60 IN MX 5 gone.test.", "w.test. 60 IN MX 5 refuses.test."]
+    zone = ["x.test. 60 IN MX 10 one.test.", "x.test. 60 IN MX 20 two.test.",
+            "y.test. 60 IN MX 5 one.test.", "z.test. 60 IN MX 5 gone.test.",
+            "w.test. 60 IN MX 5 refuses.test."]
     with World(zone, {"gone.test": "servfail"}, one=None, two=None,
                refuses={"CONNECT": (b"554 5.7.1 not you\r\n", CLOSE)}) as world:
         found = world.rig.send("u@x.test", "u@y.test", "u@z.test", "u@w.test")
@@ -104,9 +105,11 @@ def test_a_connection_lost_after_the_message_goes_nowhere_else():
 
 
 def test_domains_that_nobody_takes_mail_for():
-    zone = ["null.test. 60 IN MX 0 .", "ours.test. 60 IN MX 0 mail.example.org.", "self.test. 60 IN MX 0 me.test.",
-            "me.test. 60 IN A 127.0.0.1", "lost.test. 60 IN MX 0 nowhere.test.", "ip.test. 60 IN MX 0 127.0.0.1."]
-    domains = ["none.test", "null.test", "ours.test", "self.test", "lost.test", "ip.test", "bad.test", "[127.0.0.1]"]
+    zone = ["null.test. 60 IN MX 0 .", "ours.test. 60 IN MX 0 mail.example.org.",
+            "self.test. 60 IN MX 0 me.test.", "me.test. 60 IN A 127.0.0.1",
+            "lost.test. 60 IN MX 0 nowhere.test.", "ip.test. 60 IN MX 0 127.0.0.1."]
+    domains = ["none.test", "null.test", "ours.test", "self.test", "lost.test", "ip.test", "bad.test",
+               "[127.0.0.1]"]
     with World(zone, {"bad.test": "servfail"}) as world:
         found = world.send(*[f"u@{domain}" for domain in domains])
     assert [status for status, _ in found] == [
@@ -124,10 +127,13 @@ def test_loopback_is_refused_unless_it_is_allowed():
 
 
 def test_implicit_mx_literals_and_all_addresses():
-    zone = ["b.test. 60 IN A 127.0.0.200", "alias.test. 60 IN CNAME a.test."]
-    with World(zone, a={}, b={}) as world:
-        assert world.send("u@a.test", "u@[127.0.0.2]", "u@alias.test", "u@b.test") == [
-            ("2.0.0", "a.test"), ("2.0.0", "127.0.0.2"), ("2.0.0", "alias.test"), ("2.0.0", "b.test")]
+    zone = ["b.test. 60 IN A 127.0.0.200", "alias.test. 60 IN CNAME a.test.",
+            "xn--fa-hia.test. 60 IN MX 10 b.test."]
+    with World(zone, {"b.test": "tc"}, a={}, b={}) as world:
+        assert world.send("u@a.test", "u@[127.0.0.2]", "u@alias.test", "u@b.test", "u@fa\xdf.test",
+                          words=["SMTPUTF8"]) == [
+            ("2.0.0", "a.test"), ("2.0.0", "127.0.0.2"), ("2.0.0", "alias.test"), ("2.0.0", "b.test"),
+            ("5.6.7", "b.test")]
 
 
 def test_equal_hosts_share_the_load():
@@ -150,12 +156,12 @@ def test_slow_dns_delays_no_other_domain():
 
 
 def test_a_dead_host_is_tried_once():
-    zone = [f"d{n}.test. 60 IN MX 10 dead.test.\nd{n}.test. 60 IN MX {20 + n} live.test." for n in range(30)]
+    zone = [f"d{n}.test. 60 IN MX 10 dead.test.\nd{n}.test. 60 IN MX {20 + n} live.test."
+            for n in range(30)]
     zone += [f"e{n}.test. 60 IN MX 5 live.test." for n in range(3)]
-    hang = threading.Event()
-    dead = {"CONNECT": lambda _line: hang.set() or CLOSE}
-    with World(zone, dead=dead, live={}) as world:
-        found = world.send(*[f"u@d{n}.test" for n in range(30)], *[f"u@e{n}.test" for n in range(3)], xconn=20)
+    addresses = [*[f"u@d{n}.test" for n in range(30)], *[f"u@e{n}.test" for n in range(3)]]
+    with World(zone, dead={"CONNECT": CLOSE}, live={}) as world:
+        found = world.send(*addresses, xconn=20)
         assert found == [("2.0.0", "live.test")] * 33
         assert len(world.hosts["dead"].sessions) == 1
         assert len(world.hosts["live"].heard("MAIL")) == 2
@@ -179,14 +185,16 @@ class Nsd:
         self.directory = tempfile.TemporaryDirectory()
         top = Path(self.directory.name)
         self.port = free_port()
-        (top / "zone").write_text("test. 60 IN SOA ns.test. a.test. 1 60 60 60 60\ntest. 60 IN NS ns.test.\n"
-                                  "ns.test. 60 IN A 127.0.0.1\n" + "\n".join(records) + "\n")
+        (top / "zone").write_text("\n".join([
+            "test. 60 IN SOA ns.test. a.test. 1 60 60 60 60", "test. 60 IN NS ns.test.",
+            "ns.test. 60 IN A 127.0.0.1", *records, ""]))
         (top / "conf").write_text(
             f'server:\n  ip-address: 127.0.0.1@{self.port}\n  username: ""\n  database: ""\n'
             f'  zonesdir: "{top}"\n  pidfile: "{top}/pid"\n  xfrdfile: "{top}/xfrd"\n  xfrdir: "{top}"\n'
             f'  zonelistfile: "{top}/list"\n  server-count: 1\n  rrl-ratelimit: 0\n'
             'remote-control:\n  control-enable: no\nzone:\n  name: test\n  zonefile: zone\n')
-        self._process = subprocess.Popen([need("nsd"), "-d", "-c", top / "conf"], stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen([need("nsd"), "-d", "-c", top / "conf"],
+                                         stderr=subprocess.DEVNULL)
 
     def __enter__(self):
         wait_until(lambda: answers("127.0.0.1", self.port), "nsd")
@@ -207,8 +215,8 @@ def sinks(ips, port, *options):
             top = found[ip] = stack.enter_context(tempfile.TemporaryDirectory())
             os.chmod(top, 0o777)
             user = ["-u", "nobody"] if os.getuid() == 0 else []
-            process = subprocess.Popen([need("smtp-sink"), *user, *options, "-d", f"{top}/m.", f"{ip}:{port}",
-                                        "100"], stderr=subprocess.DEVNULL)
+            process = subprocess.Popen([need("smtp-sink"), *user, *options, "-d", f"{top}/m.",
+                                        f"{ip}:{port}", "100"], stderr=subprocess.DEVNULL)
             stack.callback(process.wait)
             stack.callback(process.terminate)
         for ip in ips:
@@ -216,25 +224,50 @@ def sinks(ips, port, *options):
         yield found
 
 
-def test_a_thousand_recipients_of_a_hundred_domains_with_ten_hosts():
-    """Ten domains a host, ten recipients a domain: ten transactions are the fewest that can be."""
+@pytest.fixture
+def mailing():
+    """1000 recipients in 100 domains, ten domains to each of ten hosts, whose backup is the next one:
+    (addresses, control files, the sinks' directories)."""
     ips = [f"127.0.0.{n}" for n in range(2, 12)]
     records = [f"mx{n}.test. 60 IN A {ip}" for n, ip in enumerate(ips)]
-    records += [f"d{n}.test. 60 IN MX 10 mx{n % 10}.test.\nd{n}.test. 60 IN MX {20 + n} mx{(n + 1) % 10}.test."
-                for n in range(100)]
-    addresses = [f"u{n}@d{n % 100}.test" for n in range(1000)]
+    for n in range(100):
+        records += [f"d{n}.test. 60 IN MX 10 mx{n % 10}.test.",
+                    f"d{n}.test. 60 IN MX {20 + n} mx{(n + 1) % 10}.test."]
     port = free_port_of_all(ips)
     with Nsd(records) as nsd, sinks(ips, port) as found:
-        rig = Rig(resolvers=f"127.0.0.1:{nsd.port}\n", refusednetworks="# none\n", smtproutes=f"::{port}\n")
-        try:
-            verdicts = rig.send(*addresses, xconn=5)
-            got = [Path(top, name).read_text() for top in found.values() for name in os.listdir(top)]
-        finally:
-            rig.stop()
-    assert [code for code, _, _ in verdicts] == [250] * 1000
+        control = {"resolvers": f"127.0.0.1:{nsd.port}\n", "refusednetworks": "# none\n",
+                   "smtproutes": f"::{port}\n"}
+        yield [f"u{n}@d{n % 100}.test" for n in range(1000)], control, found
+
+
+def check_mailing(addresses, found):
+    """Ten transactions, the fewest that can be, with each address once."""
+    got = [Path(top, name).read_text() for top in found.values() for name in os.listdir(top)]
     assert len(got) == 10
     for address in addresses:
         assert sum(f"<{address}>" in text for text in got) == 1
+
+
+def test_a_thousand_recipients_of_a_hundred_domains_with_ten_hosts(mailing):
+    addresses, control, found = mailing
+    rig = Rig(**control)
+    try:
+        verdicts = rig.send(*addresses, xconn=5)
+    finally:
+        rig.stop()
+    assert [code for code, _, _ in verdicts] == [250] * 1000
+    check_mailing(addresses, found)
+
+
+def test_a_mailing_through_the_whole_system(mailing, new_home):
+    addresses, control, found = mailing
+    home = new_home("alice")
+    home.control(**control, relayclients="127.0.0.1\n")
+    home.start()
+    home.deliver(*addresses)
+    home.wait_until_empty()
+    assert len(home.log("event=delivered")) == 1000
+    check_mailing(addresses, found)
 
 
 # --- mq-route ---
@@ -245,7 +278,8 @@ def test_the_plan_is_printed():
     with World(zone, {"bad.test": "servfail"}, a=None, b=None) as world:
         home, port = str(world.rig.home.path), world.port
         world.rig.home.control(smtproutes=f"::{port}\nr.test:192.0.2.1:26\n")
-        done = run("mq-route", "--home", home, "1@x.test", "2@Y.test", "3@null.test", "4@r.test", check=False)
+        done = run("mq-route", "--home", home, "1@x.test", "2@Y.test", "3@null.test", "4@r.test",
+                   check=False)
         assert done.returncode == 100
         lines = done.stdout.decode().splitlines()
         assert sorted(lines[:7]) == sorted([

@@ -3,9 +3,9 @@
     with DnsServer("x.test. 60 IN MX 10 a.test.") as server: … server.port …
 
 ``faults`` maps (name, type) or a name to what is done instead: "drop", "servfail", "refused", "tc" (cut
-off by UDP), "wrong" (an answer with another id, then nothing), "lie" (one to another question first, then
-the right one), "garbage" (octets with the right id), "lame" (no answer, no authority), "noedns" (FORMERR to
-EDNS), "late" (after a second). ``asked`` holds the (name, type, "udp" or "tcp") that came.
+off by UDP), "wrong" (an answer with another id, then nothing), "lie" (one to another question, then the
+right one), "garbage" (octets with the right id), "lame" (no answer, no authority), "noedns" (FORMERR
+to EDNS). ``asked`` holds the (name, type, "udp" or "tcp") that came.
 """
 
 import contextlib
@@ -54,14 +54,7 @@ class DnsServer:
             if not wire:            # shut down
                 return
             for answer in self._answers(wire, "udp"):
-                if isinstance(answer, float):
-                    threading.Timer(answer, self._answer_late, (wire, client)).start()
-                else:
-                    self._udp.sendto(answer, client)
-
-    def _answer_late(self, wire, client):
-        with contextlib.suppress(OSError):
-            self._udp.sendto(self._good(dns.message.from_wire(wire)).to_wire(), client)
+                self._udp.sendto(answer, client)
 
     def _serve_tcp(self):
         while True:
@@ -85,8 +78,6 @@ class DnsServer:
         fault = self.faults.get((name, kind), self.faults.get(name))
         if fault == "drop":
             return []
-        if fault == "late":
-            return [1.0]
         answer = self._good(query)
         if fault == "wrong":
             return [struct.pack("!H", query.id ^ 1) + answer.to_wire()[2:]]

@@ -18,7 +18,8 @@ from mqmail.mail.mxlist import (
     names_of,
 )
 
-LIMITS = Limits(frozenset(["us.example"]), lambda ip: ip == "192.0.2.99", lambda ip: ip[:4] in ("127.", "::1"))
+LIMITS = Limits(frozenset(["us.example"]), lambda ip: ip == "192.0.2.99",
+                lambda ip: ip[:4] in ("127.", "::1"))
 NONE, GONE, BROKEN = Answer(NOTHING), Answer(UNKNOWN), Answer(FAILED, (), 0, "SERVFAIL")
 
 
@@ -27,7 +28,7 @@ def mx(*records):
 
 
 def hosts(names, **addresses):
-    """choices() for x.example, ``a="192.0.2.1 2001:db8::1"`` giving host a both addresses; None: SERVFAIL."""
+    """choices() for x.example, ``a="192.0.2.1 2001:db8::1"`` giving a both; None: SERVFAIL."""
     found = {}
     for name, text in addresses.items():
         words = None if text is None else text.split()
@@ -72,11 +73,13 @@ def test_our_own_place_in_the_list(ours):
 
 
 @pytest.mark.parametrize(("names", "addresses", "expected"), [
-    ([(10, "192.0.2.1")], {}, "5.4.4 no host takes mail for x.example: its MX 192.0.2.1 is an address, not a name"),
+    ([(10, "192.0.2.1")], {},
+     "5.4.4 no host takes mail for x.example: its MX 192.0.2.1 is an address, not a name"),
     ([(10, "a")], {"a": ""}, "5.4.4 no host takes mail for x.example: a has no address"),
     ([(10, "a")], {"a": "127.0.0.1 ::1"},
      "5.4.4 no host takes mail for x.example: a is at 127.0.0.1, where no mail is sent to"),
-    ([(0, "x.example")], {"x.example": ""}, "5.1.2 no host takes mail for x.example: x.example has no address"),
+    ([(0, "x.example")], {"x.example": ""},
+     "5.1.2 no host takes mail for x.example: x.example has no address"),
 ])
 def test_hosts_that_cannot_be(names, addresses, expected):
     found = hosts(names, **addresses)
@@ -91,7 +94,8 @@ def test_what_is_left_is_used():
 
 
 def test_one_family_is_enough():
-    found = choices("x.example", [(1, "a")], {"a": [BROKEN, Answer(FOUND, ("2001:db8::1",))]}, 25, LIMITS)
+    six = Answer(FOUND, ("2001:db8::1",))
+    found = choices("x.example", [(1, "a")], {"a": [BROKEN, six]}, 25, LIMITS)
     assert found == [Choice(1, "a", 25, ("2001:db8::1",))]
 
 

@@ -101,7 +101,8 @@ def test_a_domain_with_more_recipients_than_fit_is_judged_as_one():
 
 
 def test_a_dead_host_is_off_all_lists_and_equals_come_before_worse():
-    world = World(["x", "y", "z"], {"x": "10 a, 10 b, 20 c", "y": "10 a, 20 a2", "z": "10 c, 20 a"}, most=9)
+    lists = {"x": "10 a, 10 b, 20 c", "y": "10 a, 20 a2", "z": "10 c, 20 a"}
+    world = World(["x", "y", "z"], lists, most=9)
     assert world.next() == [("a", [0, 1]), ("c", [2])]
     world.down()
     world.answer(LATER, transfer=1)

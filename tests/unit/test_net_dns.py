@@ -19,7 +19,8 @@ from support.home import free_port
 ZONE = "\n".join([
     "x.test. 60 IN MX 20 B.test.", "x.test. 60 IN MX 10 a.test.", "a.test. 50 IN A 192.0.2.1",
     "a.test. 60 IN AAAA 2001:db8::1", "b.test. 60 IN CNAME c.test.", "c.test. 40 IN A 192.0.2.3",
-    "www.x.test. 60 IN CNAME x.test.", "loop.test. 60 IN CNAME pool.test.", "pool.test. 60 IN CNAME loop.test.",
+    "www.x.test. 60 IN CNAME x.test.", "loop.test. 60 IN CNAME pool.test.",
+    "pool.test. 60 IN CNAME loop.test.",
     "null.test. 60 IN MX 0 .", "plain.test. 60 IN A 192.0.2.4", "zero.test. 0 IN A 192.0.2.5",
     "xn--fa-hia.test. 60 IN A 192.0.2.6", "us.test. 60 IN MX 0 us.example.",
     "lost.test. 60 IN MX 0 nowhere.test.", "lost.test. 60 IN MX 5 drop.test.",
@@ -99,7 +100,8 @@ def test_answers(rig, name, kind, expected):
 
 
 @pytest.mark.parametrize(("fault", "why"), [
-    ("drop", "no answer in time"), ("servfail", "SERVFAIL"), ("refused", "REFUSED"), ("wrong", "no answer in time"),
+    ("drop", "no answer in time"), ("servfail", "SERVFAIL"), ("refused", "REFUSED"),
+    ("wrong", "no answer in time"),
     ("garbage", "no answer in time"), ("lame", "knows nothing of it (lame)")])
 def test_faults(rig, server, fault, why):
     server.faults = {"a.test": fault}
@@ -179,8 +181,8 @@ def test_no_octets_break_it(tail, keep):
 
 def test_the_systems_servers(tmp_path):
     path = tmp_path / "resolv.conf"
-    path.write_text("# x\nsearch a\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver 2001:db8::5\n"
-                    "nameserver 192.0.2.2\nnameserver 192.0.2.3\n")
+    path.write_text("# x\nsearch a\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n"
+                    "nameserver 2001:db8::5\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n")
     assert system_servers(str(path)) == [("192.0.2.1", 53), ("2001:db8::5", 53), ("192.0.2.2", 53)]
     assert system_servers(str(tmp_path / "none")) == [("127.0.0.1", 53)]
 
@@ -221,7 +223,7 @@ def test_a_domain_takes_no_longer_than_it_may(rig, server, monkeypatch):
     server.faults = {f"h{n}.big.test": "drop" for n in range(400)}
     found = rig.find("big.test")
     assert len(found) == 50
-    assert {choice.trouble for choice in found} >= {"no address of h49.big.test known: no answer in time"}
+    assert "no address of h49.big.test known: no answer in time" in [c.trouble for c in found]
 
 
 def test_hundreds_of_hosts_cost_no_hundreds_of_questions(rig, server):

@@ -58,8 +58,8 @@ KEPT_FAILURE = 30           # RFC 2308 section 7 allows five minutes
 def system_servers(path: str = "/etc/resolv.conf") -> list[Server]:
     """The servers of resolv.conf(5); this host's own if there are none."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            words = [line.split() for line in file.read(65536).split("\n")]
+        with open(path, "rb") as file:
+            words = [line.split() for line in file.read(65536).decode("utf-8", "replace").split("\n")]
     except OSError:
         words = []
     found = [word[1] for word in words if len(word) > 1 and word[0] == "nameserver"]

@@ -5,10 +5,12 @@ What the answers mean is decided in mail/mxlist.py.
 
 from __future__ import annotations
 
+# Those that are not used here would be imported late, when mq-rspawn cannot read its modules.
+import encodings.punycode  # noqa: F401
 from _socket import AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_DGRAM, socket
 
 import idna
-import idna.uts46data  # noqa: F401  else imported late, when mq-rspawn cannot read its modules
+import idna.uts46data  # noqa: F401
 
 from mqmail.base import program
 from mqmail.base.waiter import Running, Waiter
