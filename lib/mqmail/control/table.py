@@ -97,7 +97,7 @@ TABLE_OF_FILES = (
             "deliveries to other hosts at a time; 0 holds them"),
     _number("concurrencyincoming", "500", (1, 100000), "sessions", "xmtpd",
             "SMTP sessions at a time"),
-    _number("concurrencyqueue", "4", (1, 256), "processes", "mq-queue",
+    _number("concurrencyqueue", "2", (1, 256), "processes", "mq-queue",
             "processes that write messages into the queue"),
     _number("processesincoming", "2", (1, 256), "processes", "xmtpd",
             "processes that share the SMTP sessions"),

@@ -12,6 +12,7 @@ from mqmail.base import log
 from mqmail.base.failure import BadFile
 from mqmail.base.files import is_regular, read_fd_bounded, sync_directory, write_all
 from mqmail.queue import ids, record
+from mqmail.queue.together import at_once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,13 +97,13 @@ class Incoming:
 
     def _write_record(self, data: bytes) -> None:
         path = _path("new", self.id)
-        fd = _create(path)
+        self._fd = _create(path)
         self._made.append(path)
-        try:
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        write_all(self._fd, data)
+
+    def _sync_record(self) -> None:
+        os.fsync(self._fd)
+        self._close()
 
     def _keep(self) -> None:
         self._made.clear()
@@ -112,15 +113,16 @@ def commit(batch: list[tuple[Incoming, bytes]]) -> dict[Incoming, OSError | None
     """Make messages durable, each with its record (``lines.head``), and say of each how it went.
 
     A record is written after its body and the body's name are durable, so a record with ``ok`` never
-    stands without its body. Directories are synced once for all. What fails leaves nothing behind,
-    and a failed fsync is never tried again: the kernel may have dropped the data and not say so twice.
+    stands without its body. Directories are synced once for all, and all syncs of a step at the same
+    time. What fails leaves nothing behind, and a failed fsync is never tried again: the kernel may have
+    dropped the data and say nothing the next time.
     """
-    results = {message: _attempt(message._sync_body) for message, _ in batch}
-    _sync_directories(results, "mess")
+    results: dict[Incoming, OSError | None] = dict.fromkeys([message for message, _ in batch])
+    _sync(results, Incoming._sync_body, "mess")
     for message, data in batch:
         if results[message] is None:
             results[message] = _attempt(message._write_record, data)
-    _sync_directories(results, "new")
+    _sync(results, Incoming._sync_record, "new")
     for message, error in results.items():
         if error is None:
             message._keep()
@@ -137,15 +139,21 @@ def _attempt(step: Callable[..., None], *args: object) -> OSError | None:
     return None
 
 
-def _sync_directories(results: dict[Incoming, OSError | None], place: str) -> None:
-    """Sync the directories of all good messages below *place*; a failure fails all in that one."""
+def _sync(results: dict[Incoming, OSError | None], step: Callable[[Incoming], None], place: str) -> None:
+    """Take *step* for all good messages and sync their directories below *place*; a directory that
+    fails fails all messages in it."""
     groups: dict[str, list[Incoming]] = {}
     for message, error in results.items():
         if error is None:
             groups.setdefault(f"queue/{place}/{ids.directory(message.id)}", []).append(message)
-    for directory, messages in groups.items():
-        failed = _attempt(sync_directory, directory)
-        results.update(dict.fromkeys(messages, failed))
+    messages = [message for group in groups.values() for message in group]
+    steps = [(step, message) for message in messages] + [(sync_directory, path) for path in groups]
+    outcomes = at_once(steps)
+    for directory, failed in zip(groups, outcomes[len(messages):], strict=True):
+        if failed is not None:
+            results.update(dict.fromkeys(groups[directory], failed))
+    for message, failed in zip(messages, outcomes, strict=False):
+        results[message] = results[message] or failed
 
 
 def _discard(path: str) -> None:
