@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_rspawn import Call, Rig
 
-from support.badserver import CLOSE, BadServer
+from support.badserver import CLOSE, SILENT, BadServer
 from support.dnsserver import DnsServer
 from support.home import SECONDS, free_port, run, wait_until
 from support.programs import need
@@ -165,6 +166,20 @@ def test_a_dead_host_is_tried_once():
         assert found == [("2.0.0", "live.test")] * 33
         assert len(world.hosts["dead"].sessions) == 1
         assert len(world.hosts["live"].heard("MAIL")) == 2
+
+
+def test_no_further_host_is_tried_when_it_has_to_end():
+    zone = ["x.test. 60 IN MX 10 stuck.test.", "x.test. 60 IN MX 20 good.test."]
+    with World(zone, stuck={"EHLO": SILENT}, good={}) as world:
+        world.rig.home.control(timeoutremote="60\n")
+        world.rig.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: world.rig.events("reloaded"), "reloaded")
+        call = Call(world.rig, ["u@x.test"]).start()
+        wait_until(lambda: world.hosts["stuck"].heard("EHLO"), "EHLO")
+        world.rig.process.terminate()
+        call.thread.join(SECONDS)
+        assert [status for _, status, _ in call.verdicts()] == ["4.4.2"]
+        assert world.hosts["good"].sessions == []
 
 
 # --- a real name server, real hosts ---

@@ -75,6 +75,7 @@ class Hops:
         self._idle: list[Peer] = []
         self._turns: deque[Waiter] = deque()
         self._busy = 0
+        self._closing = False
 
     async def take(self, choice: Choice, fresh: bool = False) -> Peer:
         """A session to a host, one that was used before unless *fresh*. To be given back."""
@@ -84,6 +85,8 @@ class Hops:
         else:
             self._busy += 1
         try:
+            if self._closing:
+                raise Unreachable(put_off("4.3.2", "", "closing down"))
             idle = None if fresh else self._take_idle((choice.host, choice.port))
             return idle or await self._open(choice)
         except BaseException:
@@ -107,7 +110,8 @@ class Hops:
             self._close_idle(peer)
 
     def abort(self) -> None:
-        """Cut all connections: every recipient under way gets its verdict now."""
+        """Cut all connections and make no more: every recipient under way gets its verdict now."""
+        self._closing = True
         for stream in list(self._deadlines.streams):
             stream.close()
 
