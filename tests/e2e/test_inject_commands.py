@@ -186,7 +186,8 @@ def queue(tmp_path):
                     "--listen", "127.0.0.1:2525"], check=True, capture_output=True, timeout=60)
     reader, writer = os.pipe()
     with subprocess.Popen([sys.executable, "-I", BIN / "mq-queue", "--home", home,
-                           "--ready-fd", str(writer)], pass_fds=[writer], stderr=subprocess.PIPE) as daemon:
+                           "--ready-fd", str(writer)], pass_fds=[writer],
+                          stderr=subprocess.PIPE) as daemon:
         os.close(writer)
         assert os.read(reader, 1) == b"\n", daemon.stderr.read()
         os.close(reader)

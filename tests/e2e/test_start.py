@@ -11,26 +11,11 @@ from pathlib import Path
 import pytest
 
 from support.home import ME, ROOT, free_port, owner_name, reply, run, wait_until
+from support.programs import family, runs
 
 pytestmark = pytest.mark.e2e
 DAEMONS = ["mq-bounce", "mq-lspawn", "mq-queue", "mq-resolve", "mq-rspawn", "mq-send", "xmtpd"]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="for root")
-
-
-def family(pid):
-    """*pid* and all its descendants."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += family(int(child))
-    return found
-
-
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def uid_of(pid):
@@ -51,7 +36,7 @@ def test_it_stops_when_told_and_nothing_is_left(home):
     pids = family(home.process.pid)
     assert len(pids) > len(DAEMONS)
     assert home.stop() == 0
-    assert all([gone(pid) for pid in pids])
+    assert not any([runs(pid) for pid in pids])
     assert home.log("event=stopped")
     assert not home.log("event=bug")
 
@@ -94,7 +79,7 @@ def test_a_killed_daemon_is_replaced(home, name):
     killed = home.daemons()[name]
     pids = family(killed)
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: all([gone(pid) for pid in pids]), f"{name} and its workers gone")
+    wait_until(lambda: not any([runs(pid) for pid in pids]), f"{name} and its workers gone")
     home.wait_for_log("event=daemon_died", f"daemon={name}", f"pid={killed}", "status=-9")
     wait_until(lambda: home.daemons().get(name, killed) != killed, f"{name} started again")
     wait_until(lambda: delivers(home), "mail is delivered again")
@@ -113,7 +98,7 @@ def delivers(home):
 def test_after_kill_9_it_starts_again_at_once(home):
     pids = family(home.process.pid)
     home.stop(signal.SIGKILL)
-    wait_until(lambda: all([gone(pid) for pid in pids]), "all programs gone")
+    wait_until(lambda: not any([runs(pid) for pid in pids]), "all programs gone")
     home.start()
     home.deliver(f"alice@{ME}")
     home.wait_for("alice")

@@ -88,8 +88,8 @@ def test_completing_is_done_once(boxes, separator):
     assert complete_list(changed, HOSTS) == (changed, found)
 
 
-bodies = st.lists(st.binary(max_size=30) | st.sampled_from([b"\r", b"\n", b"\r\n", b"x" * 998, b"y" * 997,
-                                                           "\u20ac".encode() * 400]), max_size=12)
+PIECES = [b"\r", b"\n", b"\r\n", b"x" * 998, b"y" * 997, "\u20ac".encode() * 400]
+bodies = st.lists(st.binary(max_size=30) | st.sampled_from(PIECES), max_size=12)
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ import tempfile
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mqmail.local import maildir, mbox
 from mqmail.local.body import BLOCK, Body
 from mqmail.mail import dotqmail

@@ -84,7 +84,6 @@ def test_a_reply_is_read_as_it_was_said(code, lines, status, places):
     said = Reply(code, tuple(lines), status)
     reader = ReplyReader()
     assert [one for part in pieces(said.encode(), places) for one in reader.feed(part)] == [said]
-    assert reader.empty
 
 
 @often

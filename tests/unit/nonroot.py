@@ -9,6 +9,7 @@ import tempfile
 import traceback
 
 import pytest
+
 from mqmail.local.body import Body, Mail
 
 NOBODY = 65534

@@ -50,7 +50,8 @@ def test_a_recipient_given_twice_counts_once():
 
 
 def test_a_resent_message():
-    done = run(b"Resent-To: r@x.y\nResent-Bcc: s@x.y\nTo: a@x.y\nBcc: b@x.y\nFrom: q@x.y\n", recipients=())
+    done = run(b"Resent-To: r@x.y\nResent-Bcc: s@x.y\nTo: a@x.y\nBcc: b@x.y\nFrom: q@x.y\n",
+               recipients=())
     assert done.recipients == ("r@x.y", "s@x.y")
     assert done.header == (b"".join([b"Resent-" + line for line in ADDED.splitlines(True)])
                            + b"Resent-To: r@x.y\r\nTo: a@x.y\r\nFrom: q@x.y\r\n")

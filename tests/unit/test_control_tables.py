@@ -82,10 +82,9 @@ def test_users():
     assert found.lookup("bob@EXAMPLE.com") == "bob-com"
     assert found.lookup('"A B"@example.com') == "ab"
     assert found.lookup("carol@example.com") is None
-    assert found.catch_all("Example.COM") == "all"
-    assert found.catch_all("example.org") is None
-    assert found.has_domain("EXAMPLE.org")
-    assert not found.has_domain("example.net")
+    assert found.domains["example.com"][""] == "all"
+    assert sorted(found.domains) == ["example.com", "example.org"]
+    assert "" not in found.domains["example.org"]
     assert found.lookup("postmaster") is None
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mqmail.mail import dotqmail
 from mqmail.mail.dotqmail import BadInstructions, Instruction
 
@@ -55,15 +56,6 @@ def test_limits_are_allowed():
     assert len(parse("a@b.example\n" * 1000)) == 1000
     assert len(parse("|x\n" * 100)) == 100
     assert parse("|" + "x" * 4095) == [("command", "x" * 4095)]
-
-
-@pytest.mark.parametrize(("local", "expected"), [
-    ("bob", ("", "")), ("BOB", ("", "")), ("bob-foo-bar", ("-", "foo-bar")), ("bob+foo", ("+", "foo")),
-    ("bob-", ("-", "")), ("bob-foo+bar", ("-", "foo+bar")), ("bobby", None), ("alice", None),
-    ("bo", None),
-])
-def test_split_local(local, expected):
-    assert dotqmail.split_local(local, "bob") == expected
 
 
 def test_candidates():

@@ -6,10 +6,11 @@ import resource
 import time
 
 import pytest
+from nonroot import body, home, make_maildir, messages, nonroot  # noqa: F401
+
 from mqmail.base.failure import Temporary
 from mqmail.local import maildir
 from mqmail.local.body import BLOCK, Body
-from nonroot import body, home, make_maildir, messages, nonroot  # noqa: F401
 
 HEAD = b"Return-Path: <a@b>\nDelivered-To: c@d\n"
 

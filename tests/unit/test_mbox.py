@@ -8,10 +8,11 @@ import threading
 import time
 
 import pytest
+from nonroot import body, home, nonroot  # noqa: F401
+
 from mqmail.base.failure import Temporary
 from mqmail.local import mbox
 from mqmail.local.body import BLOCK
-from nonroot import body, home, nonroot  # noqa: F401
 
 HEAD = b"From a@b Thu Jan 01 00:00:00 1970\nReturn-Path: <a@b>\nDelivered-To: c@d\n"
 

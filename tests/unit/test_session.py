@@ -78,16 +78,16 @@ def test_push_tells_when_the_rest_is_of_no_use():
         assert one.refused.said() == "452 4.3.1 full"
 
 
-def test_stale_is_who_closed_or_speaks_unasked():
+def test_alive_is_who_neither_closed_nor_speaks_unasked():
     peer = Peer()
     with peer as session:
-        assert not session.stale()
+        assert session.alive()
         peer.sock.sendall(b"421 bye\r\n")
-        assert session.stale()
+        assert not session.alive()
         session.stream.sock.recv(100)
-        assert not session.stale()
+        assert session.alive()
         peer.sock.shutdown(2)
-        assert session.stale()
+        assert not session.alive()
 
 
 def test_a_silent_peer_expires():

@@ -289,13 +289,8 @@ def test_the_connection_ends_before_the_last_verdict():
     assert codes(one) == [250, None]
 
 
-def test_quit_and_reset():
+def test_quit():
     client = ready()
-    client.reset()
-    assert out(client) == b"RSET\r\n"
-    assert not client.idle
-    client.feed(b"250 ok\r\n")
-    assert client.idle
     client.quit()
     assert out(client) == b"QUIT\r\n"
     assert client.feed(b"221 bye\r\n") == [Broken("bye")]

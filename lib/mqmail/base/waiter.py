@@ -89,7 +89,8 @@ class Running:
             finally:
                 self._inside = False
             if not waiter.done:
-                return waiter.when_done(self._step)
+                waiter.when_done(self._step)
+                return None
         return None
 
     def cancel(self) -> None:

@@ -17,7 +17,7 @@ _CATCH_ALL = ""
 
 @value
 class Users:
-    """Domain to local part to directory, all keys in lower case."""
+    """Domain to local part to directory, all keys in lower case. Local part "" is the catch-all."""
 
     domains: dict[str, dict[str, str]]
 
@@ -25,14 +25,6 @@ class Users:
         """The directory of exactly *address* (any case of ASCII letters), None without a line."""
         names = self.domains.get(domain_of(address))
         return names.get(lower_ascii(local_of(address))) if names else None
-
-    def catch_all(self, domain: str) -> str | None:
-        """The directory for all other addresses in *domain*, None without a line ``@domain:DIR``."""
-        return self.domains.get(lower_ascii(domain), {}).get(_CATCH_ALL)
-
-    def has_domain(self, domain: str) -> bool:
-        """Whether any line is for *domain*: such a domain is ours, in locals or not."""
-        return lower_ascii(domain) in self.domains
 
 
 def check_directory(text: str) -> str:

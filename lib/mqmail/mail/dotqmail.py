@@ -87,15 +87,6 @@ def _check_counts(found: list[Instruction]) -> None:
         raise BadInstructions(f"more than {MOST_OTHERS} files and programs")
 
 
-def split_local(local: str, name: str) -> tuple[str, str] | None:
-    """(dash, ext) of a local part that belongs to user *name*, None if it does not: ``("", "")`` for
-    ``user``, ``("-", "foo")`` for ``user-foo``, ``("+", "foo")`` for ``user+foo``."""
-    head, rest = local[:len(name)], local[len(name):]
-    if address.lower_ascii(head) != address.lower_ascii(name) or (rest and rest[0] not in "-+"):
-        return None
-    return rest[:1], rest[1:]
-
-
 def safe_ext(ext: str) -> str:
     """*ext* as it stands in file names: lower case, dots are colons. Raises ValueError for what no
     file name holds. No result has a dot in it, so none leads out of the home."""

@@ -39,7 +39,7 @@ _CLASSES = {"2": "delivered", "4": "it could not be delivered yet"}
 
 
 def is_status(text: str) -> bool:
-    """Whether *text* is a status code: ``class.subject.detail`` (RFC 3463 section 2)."""
+    """Whether *text* is an enhanced status code: ``class.subject.detail`` (RFC 3463 section 2)."""
     parts = text.split(".")
     return len(parts) == 3 and parts[0] in ("2", "4", "5") and all(
         p.isascii() and p.isdigit() and len(p) <= 3 for p in parts)

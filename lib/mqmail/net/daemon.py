@@ -1,7 +1,7 @@
 """What all daemons do alike: the command line, the home, the loop, signals, worker processes.
 
-A daemon's main is: ``home, ready = arguments(__doc__, argv)``, ``enter(home)``, read control files,
-make sockets, then ``run_loop`` in one process or ``supervise`` several workers forked from it.
+A daemon's main is: ``ready_fd = start(name, __doc__, argv)``, read control files, make sockets, then
+``run_loop`` in one process or ``Workers`` for several forked from it.
 TERM and INT stop it cleanly, HUP re-reads control files (all or nothing).
 """
 
@@ -13,9 +13,10 @@ import resource
 import signal
 import time
 
-from mqmail.base import log, program
+from mqmail.base import lock, log, program
 from mqmail.base.failure import Failure, Temporary, Usage
 from mqmail.net.lifeline import die_with_parent
+from mqmail.net.owner import give_up_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,17 @@ def arguments(usage: str, argv: list[str]) -> tuple[str, int | None, dict[str, o
     if text is not None and not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise Usage(f"--ready-fd {text}: say the number of an open descriptor")
     return home, None if text is None else int(text), found
+
+
+def start(name: str, usage: str, argv: list[str]) -> int | None:
+    """The beginning of a daemon that needs no root: from the command line to the lock, which it holds
+    until its process ends. Returns the ready descriptor. Raises Usage, Temporary, OSError."""
+    home, ready_fd, _ = arguments(usage, argv)
+    enter(home)
+    become(name)
+    give_up_root()
+    lock.hold(f"run/{name}.lock", name)
+    return ready_fd
 
 
 def enter(home: str) -> None:

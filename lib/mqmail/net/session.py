@@ -9,7 +9,6 @@ then have none (None in ``transaction.verdicts``), which always means: try again
 from __future__ import annotations
 
 import os
-from _socket import MSG_DONTWAIT, MSG_PEEK
 
 from mqmail.net.expired import Expired
 from mqmail.xmtp.client import Broken, Client, End, Go, Verdict
@@ -46,7 +45,8 @@ class Session:
         return self.client.features
 
     def alive(self) -> bool:
-        """Whether an idle session can be used: nothing has come, not even the end."""
+        """Whether a transaction can begin: the last one has ended, and the peer has neither closed the
+        session since nor said anything unasked."""
         return not self.broken and self.client.idle and not self.stream.has_input()
 
     async def open(self) -> bool:
@@ -114,24 +114,6 @@ class Session:
                 if type(event) is End:
                     left -= 1
                 self._note(event)
-
-    async def probe(self) -> bool:
-        """RSET: whether the session still lives."""
-        self.client.reset()
-        while not self.broken and not self.client.idle:
-            for event in await self._turn():
-                self._note(event)
-        return not self.broken
-
-    def stale(self) -> bool:
-        """Whether the peer has ended an idle session: it closed it, or speaks without being asked."""
-        try:
-            self.stream.sock.recv(1, MSG_PEEK | MSG_DONTWAIT)  # type: ignore[union-attr]
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
 
     def close(self) -> None:
         """Say QUIT without waiting for the answer, and close."""

@@ -1,4 +1,4 @@
-"""Putting a message into the queue from a program that does just that (mq-inject, sendmail, mq-bounce)."""
+"""Putting a message into the queue, for programs that do just that: mq-inject, sendmail, mq-bounce."""
 
 from __future__ import annotations
 

@@ -17,14 +17,13 @@ from __future__ import annotations
 import os
 import time
 
-from mqmail.base import lock, log, program, ready, unix, xtext
+from mqmail.base import log, program, ready, unix, xtext
 from mqmail.base.failure import Failure, Permanent, Temporary
 from mqmail.control import reader
 from mqmail.control.injectors import TRUSTED
 from mqmail.mail import dsn
 from mqmail.mail.date import format_date
 from mqmail.net import daemon
-from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.session import Session, file_pieces
 from mqmail.net.stream import Deadlines, connect_unix
@@ -56,16 +55,11 @@ _LONGEST_LOG = 300          # characters of what was said
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    home, ready_fd, _ = daemon.arguments(__doc__, argv)
-    daemon.enter(home)
-    daemon.become("mq-bounce")
-    give_up_root()
-    held = lock.hold("run/mq-bounce.lock", "mq-bounce")
+    ready_fd = daemon.start("mq-bounce", __doc__, argv)
     bouncer = Bouncer(daemon.new_loop())
     service = bouncer.serve(unix.listen(SOCKET))
     ready.announce(ready_fd)
     daemon.run_loop(bouncer.loop, lambda stopped: service.stop(10.0, stopped), bouncer.reload)
-    os.close(held)
     return 0
 
 

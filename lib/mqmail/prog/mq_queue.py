@@ -19,7 +19,7 @@ import os
 import time
 from collections import Counter
 
-from mqmail.base import lock, log, ready, unix, waiter, xtext
+from mqmail.base import log, ready, unix, waiter, xtext
 from mqmail.control import reader
 from mqmail.control.injectors import NONE, TRUSTED
 from mqmail.mail.address import needs_utf8
@@ -27,7 +27,6 @@ from mqmail.mail.date import format_date
 from mqmail.mail.headerscan import HeaderScan
 from mqmail.mail.received import received_line
 from mqmail.net import daemon
-from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines
 from mqmail.net.trigger import Trigger
@@ -64,17 +63,12 @@ _HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    home, ready_fd, _ = daemon.arguments(__doc__, argv)
-    daemon.enter(home)
-    daemon.become("mq-queue")
-    give_up_root()
-    held = lock.hold("run/mq-queue.lock", "mq-queue")
+    ready_fd = daemon.start("mq-queue", __doc__, argv)
     control = reader.load(".", CONTROL)
     listener = unix.listen(SOCKET)
     workers = daemon.Workers("mq-queue", control.concurrencyqueue,
                              lambda number: Worker(number, listener, control).run())
     workers.run(lambda: ready.announce(ready_fd))
-    os.close(held)
     return 0
 
 
@@ -125,7 +119,7 @@ class Worker:
         return server, intake, end
 
     def commit(self, message: store.Incoming, record: bytes) -> waiter.Waiter:
-        """Make *message* durable together with all that are ready now; the Waiter gives None or OSError."""
+        """Make *message* durable with all that are ready now; the Waiter gives None or OSError."""
         if not self._batch:
             self.loop.call_soon(self._commit)
         self._batch.append((message, record))
@@ -299,8 +293,8 @@ class Intake:
         assert mail is not None
         accepted = self._server.accepted
         utf8 = mail.utf8 or needs_utf8(mail.sender)
-        envelope = Envelope(message.id, time.time(), message.size, self._eightbit, utf8, mail.sender, mail.ret,
-                            mail.envid, self._via)
+        envelope = Envelope(message.id, time.time(), message.size, self._eightbit, utf8, mail.sender,
+                            mail.ret, mail.envid, self._via)
         recipients = [Recipient(str(n), r.destination or "new", r.address, r.notify, r.orcpt, None)
                       for n, r in enumerate(accepted, 1)]
         return lines.head(envelope, recipients)

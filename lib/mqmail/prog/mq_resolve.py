@@ -16,15 +16,13 @@ its place, 550 or 4xx; it never takes a message. Who may ask is control/injector
 from __future__ import annotations
 
 import gc
-import os
 
-from mqmail.base import lock, log, program, ready, unix, xtext
+from mqmail.base import log, program, ready, unix, xtext
 from mqmail.base.failure import Failure
 from mqmail.control import reader, resolve
 from mqmail.control.accounts import Accounts
 from mqmail.control.injectors import TRUSTED
 from mqmail.net import daemon
-from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines
 from mqmail.xmtp import events
@@ -49,17 +47,12 @@ _BUG = reply(451, "4.3.0", "internal trouble, try again later")
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    home, ready_fd, _ = daemon.arguments(__doc__, argv)
-    daemon.enter(home)
-    daemon.become("mq-resolve")
-    give_up_root()
-    held = lock.hold("run/mq-resolve.lock", "mq-resolve")
+    ready_fd = daemon.start("mq-resolve", __doc__, argv)
     service = Resolver()
     loop = daemon.new_loop()
     listener = Service(loop, Deadlines(loop), unix.listen(SOCKET), service.session, most=5000)
     loop.call_soon(ready.announce, ready_fd)
     daemon.run_loop(loop, lambda stopped: listener.stop(10.0, stopped), service.reload)
-    os.close(held)
     return 0
 
 

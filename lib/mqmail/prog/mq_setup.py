@@ -27,7 +27,7 @@ import os
 import pwd
 import socket
 
-from docopt import docopt  # type: ignore[import-untyped]
+from docopt import docopt
 
 from mqmail import __version__
 from mqmail.base import files

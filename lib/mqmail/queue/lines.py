@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mqmail.base import xtext
 from mqmail.mail.address import is_destination
+from mqmail.mail.reason import is_status
 from mqmail.queue.ids import is_id
 
 TYPE_CHECKING = False
@@ -95,13 +96,6 @@ def is_notify(words: Sequence[str]) -> bool:
     """Whether *words* are known, each there once, and ``never`` alone (RFC 3461 section 4.1)."""
     return (NOTIFY.issuperset(words) and 0 < len(words) == len(set(words))
             and ("never" not in words or len(words) == 1))
-
-
-def is_status(text: str) -> bool:
-    """Whether *text* is an enhanced status code (RFC 3463 section 2)."""
-    parts = text.split(".")
-    return (len(parts) == 3 and parts[0] in ("2", "4", "5") and text.isascii()
-            and all(p.isdigit() and len(p) <= 3 for p in parts))
 
 
 def _verdict(kind: str, seq: str, time: float, status: str, until: str | None,

@@ -10,8 +10,9 @@ from mqmail.base import xtext
 from mqmail.base.failure import BadFile
 from mqmail.base.value import value
 from mqmail.mail.address import is_destination, parse_address
+from mqmail.mail.reason import is_status
 from mqmail.queue.ids import is_id
-from mqmail.queue.lines import ACTIONS, LATEST_DIGITS, RET, SIZE_DIGITS, is_notify, is_status
+from mqmail.queue.lines import ACTIONS, LATEST_DIGITS, RET, SIZE_DIGITS, is_notify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -191,11 +191,6 @@ class Client:
         else:
             self._expected.append(("BDAT", transaction, None))
 
-    def reset(self) -> None:
-        """RSET, as a probe or after a transaction given up before its body."""
-        self._say("RSET", "RSET")
-        self._pump()
-
     def quit(self) -> None:
         """QUIT; ``feed`` of the answer gives Broken("bye")."""
         self._say("QUIT", "QUIT")
@@ -269,12 +264,10 @@ class Client:
     def _on_quit(self, _answer: Reply, _t: Any, _n: Any) -> None:
         self._break("bye")
 
-    def _on_rset(self, answer: Reply, transaction: Transaction | None, _n: Any) -> None:
+    def _on_rset(self, answer: Reply, transaction: Transaction, _n: Any) -> None:
         if answer.code >= 300:
             return self._break("RSET refused: " + answer.said(), answer)
-        if transaction is not None:
-            self._end(transaction)
-        return None
+        return self._end(transaction)
 
     def _on_mail(self, answer: Reply, transaction: Transaction, _n: Any) -> None:
         if answer.code < 300:

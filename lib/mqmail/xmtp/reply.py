@@ -185,11 +185,6 @@ class ReplyReader:
         self._code = 0
         self._status = ""
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing of an unfinished reply is held."""
-        return not self._buffer and not self._lines
-
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that *data* completes. Raises ProtocolError on what is not a reply."""
         return list(self.read(data))
@@ -213,7 +208,8 @@ class ReplyReader:
             return known
         single = not self._lines
         answer = self._read_line(raw)
-        if answer is not None and single and len(raw) < 64 and len(_KNOWN) < _MOST_KNOWN and b"#" not in raw:
+        short = single and len(raw) < 64 and b"#" not in raw
+        if answer is not None and short and len(_KNOWN) < _MOST_KNOWN:
             _KNOWN[raw] = answer
         return answer
 

@@ -16,26 +16,19 @@ waiting messages now.
 from __future__ import annotations
 
 import gc
-import os
 
-from mqmail.base import lock, ready
+from mqmail.base import ready
 from mqmail.net import daemon
-from mqmail.net.owner import give_up_root
 from mqmail.prog.mq_send.scheduler import Scheduler
 
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    home, ready_fd, _ = daemon.arguments(__doc__, argv)
-    daemon.enter(home)
-    daemon.become("mq-send")
-    give_up_root()
-    held = lock.hold("run/mq-send.lock", "mq-send")
+    ready_fd = daemon.start("mq-send", __doc__, argv)
     loop = daemon.new_loop()
     scheduler = Scheduler(loop)
     scheduler.start()
     gc.freeze()
     ready.announce(ready_fd)
     daemon.run_loop(loop, scheduler.stop, scheduler.reload, {"SIGALRM": scheduler.run_all})
-    os.close(held)
     return 0

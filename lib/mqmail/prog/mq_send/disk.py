@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    Work = tuple[Waiter, Callable[..., Any], tuple[Any, ...]]
+
 THREADS = 4
 
 
@@ -25,7 +27,7 @@ class Disk:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._work: queue.SimpleQueue[tuple[Waiter, Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._results: list[tuple[Waiter, Any, Exception | None]] = []
         self._threads = 0

@@ -22,11 +22,13 @@ MOST_PLANNED = 1000         # for mq-rspawn, which groups them by host; the more
 
 
 class Job:
-    """*said(state, reply or None, why)* is called once for each recipient as its verdict comes; None: there
-    was none. ``done`` comes after the last. *words* are RCPT parameters by sequence number (reports)."""
+    """*said(state, reply or None, why)* is called once for each recipient as its verdict comes; None:
+    there was none. ``done`` comes after the last. *addresses*: by sequence number, the address and RCPT
+    parameters that take the recipient's own place (reports)."""
 
-    def __init__(self, envelope: Envelope, sender: str, destination: str, states: list[State], said: Said,
-                 open_body: Callable[[], int], addresses: dict[str, tuple[str, list[str]]] | None = None) -> None:
+    def __init__(self, envelope: Envelope, sender: str, destination: str, states: list[State],
+                 said: Said, open_body: Callable[[], int],
+                 addresses: dict[str, tuple[str, list[str]]] | None = None) -> None:
         self.id = envelope.id
         self.states = states
         self.done = Waiter()
@@ -46,7 +48,9 @@ class Job:
         fd = self._open_body()
         if not xmq and "SMTPUTF8" not in features and self._refuse_utf8():
             return
-        words = self._mail(features) + ([f"XCONN={slots}"] if xmq and self._destination == "remote" else [])
+        words = self._mail(features)
+        if xmq and self._destination == "remote":
+            words.append(f"XCONN={slots}")
         recipients = [self._rcpt(state, features) for state in self.states]
         self.transaction = Transaction(self._sender, recipients, words, FILE if xmq else BODY)
         await session.run(self.transaction, fd, self._envelope.size, verdict=self._verdict)

@@ -172,8 +172,9 @@ class Message:
 
     def _log(self, state: State, destination: str, address: str, verdict: Verdict) -> None:
         if state.kind in ("replaced", "pending"):
+            targets = " ".join([f"@{t.destination}:{t.address}" for t in verdict.targets])
             log.event("replaced", id=self.id, to=state.recipient.seq, destination=destination,
-                      address=address, by=" ".join([f"@{t.destination}:{t.address}" for t in verdict.targets]))
+                      address=address, by=targets)
             return
         name = {"done": "delivered", "wait": "deferred", "fail": "failed"}[state.kind]
         until = int(state.until - time.time()) if state.kind == "wait" else None
@@ -311,8 +312,8 @@ class Message:
 
 
 def _remove(place: str, id: str, body: int) -> None:
-    """Close the body (-1: it is not open) and remove the message. The system frees the body's blocks now,
-    which may take longer than anything else mq-send does."""
+    """Close the body (-1: it is not open) and remove the message. The system frees the body's blocks
+    now, which may take longer than anything else mq-send does."""
     try:
         store.remove(place, id)
     finally:

@@ -1,4 +1,4 @@
-"""Who is to be told what (RFC 3461): decides, and words the transaction to destination ``error``. Pure."""
+"""Who is to be told what (RFC 3461): decides, and words the transaction to destination error. Pure."""
 
 from __future__ import annotations
 

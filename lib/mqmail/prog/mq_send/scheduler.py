@@ -40,7 +40,8 @@ _AFTER_BUG = 300.0          # seconds until a message that met a bug of ours is 
 _PAUSE = 0.005              # seconds between two steps of a scan: others get their turn
 _LOOK_PAUSE = 0.5           # seconds in which all who ask for a look through queue/new ask for one
 _DATAGRAMS = 100            # read in one go
-_CONCURRENCY = {"remote": "concurrencyremote", "mailbox": "concurrencylocal", "local": "concurrencylocal"}
+_CONCURRENCY = {"remote": "concurrencyremote", "mailbox": "concurrencylocal",
+                "local": "concurrencylocal"}
 _DEFAULT_CONCURRENCY = 10
 
 
@@ -227,7 +228,8 @@ class Scheduler:
         """Give *job* to its destination's service; the Waiter comes when it is over."""
         outlet = self._outlets.get(destination) or self._make_outlet(destination)
         if outlet is None or self.stopping:
-            job.finish(f"no service for destination {destination}" if outlet is None else "closing down", None)
+            why = f"no service for destination {destination}" if outlet is None else "closing down"
+            job.finish(why, None)
             return job.done
         return outlet.submit(job)
 

@@ -120,7 +120,7 @@ def due(arrived: float, destination: str, verdict: Verdict, clock: Clock) -> flo
 
 
 def _replace(record: Record, state: State, verdict: Verdict, now: float) -> bytes:
-    """Lines that put the targets in the recipient's place: loops fail, what the message has already goes."""
+    """Lines that put the targets in the recipient's place: loops fail, duplicates go."""
     seq = state.recipient.seq
     before = ancestors(record, seq) + [state.recipient]
     visited = {(r.destination, r.address) for r in before}
@@ -137,7 +137,8 @@ def _replace(record: Record, state: State, verdict: Verdict, now: float) -> byte
 def _unknown(record: Record, recipient: Recipient, targets: tuple[Target, ...]) -> list[Target]:
     """The targets that no other recipient of the message has (SPEC: duplicates are suppressed)."""
     known = {_key(s.recipient) for s in record.current()
-             if s.kind != "fail" and s.recipient.seq != recipient.seq and s.recipient.destination != "new"}
+             if s.kind != "fail" and s.recipient.seq != recipient.seq
+             and s.recipient.destination != "new"}
     fresh = []
     for target in targets:
         key = (target.destination, target.address, target.sender or recipient.sender)

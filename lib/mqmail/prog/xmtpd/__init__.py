@@ -14,7 +14,6 @@ Options:
   --local               the client is the local user who starts this (sendmail -bs)
   --listen [ADDR:PORT]  serve many sessions there (default: control/listeners)
   --listen-fd N         descriptor N is a bound, listening socket: serve many sessions there
-  --listen-fd N         serve many sessions on descriptor N, a listening socket
   --ready-fd N          with --listen[-fd]: write a newline to descriptor N once connections are accepted
   --help                this text
   --version             print the version

@@ -33,7 +33,7 @@ class Pool:
         that mq-queue has closed meanwhile (it was restarted) is passed over before anything is sent."""
         while self._idle:
             session = self._idle.pop()[1]
-            if not session.stale():
+            if session.alive():
                 return session
             session.close()
         try:

@@ -54,7 +54,7 @@ class OneResolver:
 
     async def _opened(self) -> Session:
         session = self._session
-        if session is None or session.stale():
+        if session is None or not session.alive():
             if session is not None:
                 session.close()
             session = Session(await self._connect(), "lmtp", self._name, TIMEOUT)
