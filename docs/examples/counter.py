@@ -3,9 +3,13 @@
 
     python3 counter.py COUNTS 127.0.0.1:2424        or a path instead of ADDRESS:PORT: a Unix socket
 
-A line of control/destinations gives it the recipients of a destination, here those of all mailboxes:
+A line of control/destinations names it, and one of control/aliases sends it the mail of a domain (or
+of a single address, "me@count.example: @counter:"); then HUP to mq-start:
 
-    mailbox:lmtp:tcp:127.0.0.1:2424                 or mailbox:lmtp:unix:/run/counter.sock
+    counter:lmtp:tcp:127.0.0.1:2424                 or counter:lmtp:unix:/run/counter.sock
+    @count.example: @counter:
+
+Named mailbox, it replaces mq-lspawn for all virtual mailboxes, and needs no line in control/aliases.
 
 For another service write another deliver(). It is called once for each recipient, and what it returns
 is what becomes of the recipient: 2xx, done; 4xx, try again later; 5xx, tell the sender that it failed;

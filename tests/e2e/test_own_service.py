@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.home import ME, ROOT, free_port, owner_name, wait_until
+from support.home import ME, ROOT, free_port, owner_name, reply, wait_until
 
 pytestmark = pytest.mark.e2e
 TEXT = b"Subject: dots\r\n\r\n.\r\n..\r\n.x\r\n\xc3\xbc\r\n"
@@ -74,3 +74,43 @@ def test_a_service_that_is_restarted_gets_what_came_meanwhile(new_home, launch):
     launch(*command).wait_for_port(port)
     home.wait_until_empty()
     assert len(counts.read_text().splitlines()) == 2
+
+
+def test_a_whole_domain_goes_there_by_aliases(new_home, launch):
+    home = new_home("alice")
+    port, counts = free_port(), Path(home.top, "counts")
+    command = [sys.executable, ROOT / "docs/examples/counter.py", counts, f"127.0.0.1:{port}"]
+    launch(*command).wait_for_port(port)
+    home.control(destinations=f"counter:lmtp:tcp:127.0.0.1:{port}\n", relayclients="",
+                 aliases="postmaster: alice\n@count.example: @counter:\n"
+                         "one: @counter:one.of.us@count.example\n")
+    home.start()
+    id = home.deliver("Any.Body@count.example", f"alice@{ME}", f"one@{ME}", text=TEXT)
+    home.wait_until_empty()
+    size = size_of(home, id)
+    assert sorted(counts.read_text().splitlines()) == [
+        f"Any.Body@count.example {size}", f"one.of.us@count.example {size}"]
+    assert len(home.wait_for("alice")) == 1
+    assert len(home.log("event=delivered", f"id={id}", "destination=counter")) == 2
+
+
+def test_only_the_domain_of_the_alias_is_accepted(new_home):
+    home = new_home("alice")
+    home.control(destinations="counter:lmtp:unix:run/none.sock\n", relayclients="",
+                 aliases="@count.example: @counter:\n")
+    home.start()
+    with home.connect() as sock, sock.makefile("rwb") as file:
+        reply(file)
+        for command in ("EHLO x.example", "MAIL FROM:<a@b.example>", "RCPT TO:<x@count.example>"):
+            reply(file, f"{command}\r\n".encode())
+        for address in ("x@sub.count.example", "x@far.example", f"nobody@{ME}"):
+            file.write(f"RCPT TO:<{address}>\r\n".encode())
+            file.flush()
+            assert file.readline().startswith(b"550 5.")
+
+
+def test_an_alias_to_a_service_that_is_not_named_keeps_everything_from_starting(new_home):
+    home = new_home("alice")
+    home.control(aliases="x: alice\n@count.example: @counter:\n")
+    home.start(wait=False)
+    home.wait_for_log("control/aliases", "line", "there", "is", "no", "destination", "counter")

@@ -38,8 +38,9 @@ def tables(draw):
     names = st.sampled_from(["a", "b", "c", "a-b", "owner-a", "a+b", "postmaster"])
     full = st.builds(lambda name, domain: f"{name}@{domain}", names, DOMAINS.filter(str.isascii))
     anybody = st.one_of(names, full)
-    aliases = draw(st.dictionaries(anybody.map(str.lower), st.lists(anybody, min_size=1, max_size=4),
-                                   max_size=6))
+    keys = st.one_of(anybody.map(str.lower), DOMAINS.filter(str.isascii).map(lambda d: f"@{d}".lower()))
+    target = st.one_of(anybody, anybody.map(lambda name: f"@lists:{name}"), st.just("@lists:"))
+    aliases = draw(st.dictionaries(keys, st.lists(target, min_size=1, max_size=4), max_size=6))
     users = draw(st.dictionaries(full.map(str.lower), st.sampled_from(["d", "e"]), max_size=5))
     catch = draw(st.sampled_from(["", "@u.example:all\n"]))
     virtual = draw(st.sets(st.sampled_from(["v.example:c", ".v.example:a-b", ":b", "a@far.example:c"])))
@@ -53,10 +54,11 @@ def tables(draw):
     box = "".join([f"{who}:{where}\n" for who, where in users.items()])
     box = table("users", box + catch, parse_users)
     local = table("locals", "".join([f"{one}\n" for one in ours]), parse_locals)
+    alias = table("aliases", "".join([f"{name}: {', '.join(to)}\n" for name, to in aliases.items()]),
+                  parse_aliases)
     return Tables(
-        ME, local, local.union(box.domains), table("v", "\n".join(virtual), parse_virtualdomains), box,
-        table("aliases", "".join([f"{name}: {', '.join(to)}\n" for name, to in aliases.items()]),
-              parse_aliases),
+        ME, local, local.union(box.domains, alias.domains),
+        table("v", "\n".join(virtual), parse_virtualdomains), box, alias,
         draw(st.sampled_from(["", "+", "-", "+-", "%"])), draw(st.sampled_from([None, homes.get])),
         lambda _home, _ext: seen)
 
@@ -72,7 +74,7 @@ def test_every_address_has_one_answer_of_the_kinds_there_are(address, known, may
         return
     destinations = [destination for destination, _, _ in answer.targets]
     assert destinations
-    assert {"", "mailbox", "local", "remote"}.issuperset(destinations)
+    assert {"", "mailbox", "local", "remote", "lists"}.issuperset(destinations)
     assert len(destinations) == 1 or "remote" not in destinations
     for destination, target, sender in answer.targets:
         assert parse_path(f"<{target}>").address == target
@@ -82,6 +84,27 @@ def test_every_address_has_one_answer_of_the_kinds_there_are(address, known, may
         if destination == "remote":
             assert target == (address if "@" in address else f"postmaster@{ME}")
             assert domain_of(target) not in known.ours
+        if destination == "lists":
+            kept = target == address or ("@" not in address and target.startswith("postmaster@"))
+            written = some_targets(known)
+            assert f"@lists:{target}" in written or (kept and "@lists:" in written)
+
+
+def some_targets(known):
+    """All targets of all aliases."""
+    return {target for targets in known.aliases.targets.values() for target in targets}
+
+
+@settings(deadline=None)
+@given(addresses(), tables())
+def test_nobody_in_a_domain_with_a_catch_all_is_unknown_or_denied_for_the_domain(address, known):
+    """The relay right makes no difference, and only an alias's own targets can be refused."""
+    if domain_of(address) in known.aliases.domains:
+        answer = resolve(address, known, False)
+        assert answer == resolve(address, known, True)
+        if known.aliases.lookup(address, known.ours) is None and not known.delimiters and (
+                "@lists:" in known.aliases.catch_all(domain_of(address))):
+            assert answer.code == 551 or answer.status == "4.3.5"
 
 
 @settings(deadline=None)

@@ -193,6 +193,29 @@ def test_check_reports_all_problems_at_once(home):
     ]
 
 
+def test_an_alias_sends_to_no_destination_that_is_not_there(home):
+    home.write("aliases", "x: alice\n@lists.example: @lists:, @mailbox:\ny: @other:a@b.example\n")
+    wanted = (
+        "control/aliases line 2: there is no destination lists: write lists:lmtp:unix:PATH or"
+        " lists:lmtp:tcp:HOST:PORT into "
+    )
+    assert home.problem("aliases") == f"{wanted}{home.path}/control/destinations"
+    [problem] = reader.check(str(home.path))
+    assert wanted in problem
+    home.write("destinations", "other:lmtp:unix:run/other.sock\nlists:lmtp:unix:run/lists.sock\n")
+    assert reader.check(str(home.path)) == []
+    found = home.load("aliases", "destinations")
+    assert found.aliases.catch_all("lists.example") == ["@lists:", "@mailbox:"]
+    home.write("destinations", "lists:lmtp:unix:run/lists.sock\n")
+    assert "aliases line 3: there is no destination other:" in home.problem("aliases")
+
+
+def test_a_bad_line_of_destinations_is_reported_once_though_aliases_need_it(home):
+    home.write("aliases", "x: @lists:\n")
+    home.write("destinations", "lists\n")
+    assert len(reader.check(str(home.path))) == 1
+
+
 def test_check_names_a_missing_me_once(home):
     (home.path / "control/me").unlink()
     assert len(reader.check(str(home.path))) == 1

@@ -50,6 +50,7 @@ def load_with(tmp_path, name, text):
     for directory in (tmp_path, tmp_path / "control"):
         directory.chmod(0o755)
     shutil.copy(TOP / "control/me", tmp_path / "control/me")
+    (tmp_path / "control/destinations").write_text("lists:lmtp:unix:run/lists.sock\n", encoding="utf-8")
     (tmp_path / "control" / name).write_text(text, encoding="utf-8")
     for path in (tmp_path / "control").iterdir():
         path.chmod(0o644)

@@ -50,9 +50,10 @@ def tables(me=ME, aliases=ALIASES, **changes):
 
     users = table("users", changes.get("users", USERS), parse_users)
     local = table("locals", changes.get("locals", LOCALS), parse_locals)
-    return Tables(me, local, local.union(users.domains),
+    alias = table("aliases", aliases, parse_aliases)
+    return Tables(me, local, local.union(users.domains, alias.domains),
                   table("virtualdomains", changes.get("virtual", VIRTUAL), parse_virtualdomains), users,
-                  table("aliases", aliases, parse_aliases), changes.get("delimiters", "+"),
+                  alias, changes.get("delimiters", "+"),
                   changes.get("home_of", HOMES.get), lambda home, ext: (home, ext) in FILES)
 
 
@@ -178,6 +179,69 @@ def test_an_alias_is_not_larger_than_an_answer(monkeypatch):
     monkeypatch.setattr(module, "MOST_TARGETS", 2)
     assert len(ask(f"a@{ME}", aliases="a: x@f.example, y@f.example\n")) == 2
     assert ask(f"a@{ME}", aliases="a: x@f.example, y@f.example, z@f.example\n").startswith("451 4.3.5 ")
+
+
+DESTINATIONS = f"""
+ticket: @desk:queue@desk.example, alice
+both: @desk:, both
+owner-both: alice
+named: @desk:queue
+@lists.example: @lists:
+head@lists.example: alice
+@{ME}: @lists:
+@v.example: bob
+@catch.example: @lists:
+@round.example: x@round.example
+postmaster: alice
+"""
+
+
+@pytest.mark.parametrize(("address", "answer"), [
+    (f"ticket@{ME}", ["@desk:queue@desk.example", f"alice@{ME}"]),
+    (f"ticket+7@{ME}", ["@desk:queue@desk.example", f"alice@{ME}"]),
+    (f"named@{ME}", [f"@desk:queue@{ME}"]),
+    ("both+x@lists.example", ["@desk:both+x@lists.example sender=owner-both@lists.example",
+                              f"both@{ME} sender=owner-both@lists.example"]),
+    ("Any.Body@Lists.Example", ["@lists:Any.Body@Lists.Example"]),
+    ('"x@far.example"@lists.example', ['@lists:"x@far.example"@lists.example']),
+    ("head@lists.example", [f"alice@{ME}"]),
+    ("head+x@lists.example", [f"alice@{ME}"]),
+    ("owner-head@lists.example", ["@lists:owner-head@lists.example"]),
+    ("postmaster@lists.example", [f"alice@{ME}"]),
+    ("x@sub.lists.example", DENIED),
+    (f"alice+x@{ME}", [f"@mailbox:alice+x@{ME}"]),
+    (f"carl@{ME}", [f"@local:carl@{ME}"]),
+    (f"nobody@{ME}", [f"@lists:nobody@{ME}"]),
+    ("nobody@catch.example", ["@mailbox:nobody@catch.example"]),
+    ("boss@v.example", [f"bob@{ME}"]),
+])
+def test_aliases_send_to_destinations(address, answer):
+    assert ask(address, aliases=DESTINATIONS) == answer
+
+
+def test_a_catch_all_that_names_an_address_of_its_own_is_a_mistake_of_ours():
+    assert ask("x@round.example", aliases=DESTINATIONS).startswith("451 4.3.5 ")
+    assert ask("y@round.example", aliases=DESTINATIONS).startswith("451 4.3.5 ")
+
+
+def test_a_catch_all_with_no_good_target_is_refused():
+    assert ask("x@lists.example", aliases="@lists.example: nobody\n") == NOBODY
+
+
+def test_an_alias_to_an_address_of_a_catch_all_is_accepted():
+    assert ask(f"a@{ME}", aliases="a: x@lists.example\n@lists.example: @lists:\n") == ["x@lists.example"]
+
+
+def test_the_tables_of_files_count_a_catch_alls_domain_as_ours():
+    given = tables(aliases=DESTINATIONS, locals="local.example\n", users="")
+    control = SimpleNamespace(
+        me=ME, locals=given.locals, virtualdomains=given.virtual, users=given.users,
+        aliases=given.aliases, detaildelimiter="+", localusers="none")
+    made = module.tables_of(control, HOMES.get)
+    assert made.ours == {"local.example", "lists.example", ME, "v.example", "catch.example",
+                         "round.example"}
+    assert made.locals == {"local.example"}
+    assert resolve("x@lists.example", made, False).targets == (("lists", "x@lists.example", ""),)
 
 
 @pytest.mark.parametrize(("address", "answer"), [

@@ -52,7 +52,23 @@ def load(home: str, names: Iterable[str]) -> Control:
     for row in rows:
         if row.name != "me":
             found[row.name] = _value(directory, row, found.get("me", ""))
+    if "aliases" in found:
+        _check_destinations(directory, found)
     return Control(found)
+
+
+def _check_destinations(directory: _Directory, found: dict[str, Any]) -> None:
+    """No alias sends mail to a destination that is not there."""
+    used = found["aliases"].used
+    if not used:
+        return
+    known = found.get("destinations") or _value(directory, BY_NAME["destinations"], "")
+    unknown = sorted([(number, name) for name, number in used.items() if known.lookup(name) is None])
+    if unknown:
+        number, name = unknown[0]
+        raise BadFile(f"{directory.path}/aliases line {number}: there is no destination {name}: write"
+                      f" {name}:lmtp:unix:PATH or {name}:lmtp:tcp:HOST:PORT into"
+                      f" {directory.path}/destinations")
 
 
 def check(home: str) -> list[str]:

@@ -1,14 +1,15 @@
 """Where mail for an address goes: the decision behind mq-resolve, a function of tables alone.
 
 In this order, which is qmail's where qmail has one: aliases, virtual mailboxes, accounts of this host
-(local domains only), virtual domains, the rest of the world. Domains are compared as they are
-written, ASCII letters in any case: an internationalized one never equals its A-label, nor anything
-that merely looks like it. A local part is never looked into for routes (``%``, ``!``, ``@``).
+(local domains only), catch-all aliases, virtual domains, the rest of the world. Domains are compared
+as they are written, ASCII letters in any case: an internationalized one never equals its A-label, nor
+anything that merely looks like it. A local part is never looked into for routes (``%``, ``!``, ``@``).
 """
 
 from __future__ import annotations
 
 from mqmail.base.value import value
+from mqmail.control.aliases import split_target
 from mqmail.control.whose import find_account, find_mailbox, has_file, without_detail
 from mqmail.mail.address import (
     LONGEST_LOCAL,
@@ -48,9 +49,9 @@ class Answer:
 
 @value
 class Tables:
-    """What is decided by. *ours* are the local domains and those with virtual mailboxes; *home_of*
-    gives an account's home (None: accounts get no mail); *exists*(home, ext) says whether an extension
-    has a .qmail file."""
+    """What is decided by. *ours* are the local domains and those with virtual mailboxes or a catch-all
+    alias; *home_of* gives an account's home (None: accounts get no mail); *exists*(home, ext) says
+    whether an extension has a .qmail file."""
 
     me: str
     locals: frozenset[str]
@@ -65,7 +66,8 @@ class Tables:
 
 def tables_of(control: Control, home_of: Callable[[str], str | None]) -> Tables:
     """The tables that the files CONTROL make; *home_of* is asked if localusers says passwd."""
-    return Tables(control.me, control.locals, control.locals.union(control.users.domains),
+    ours = control.locals.union(control.users.domains, control.aliases.domains)
+    return Tables(control.me, control.locals, ours,
                   control.virtualdomains, control.users, control.aliases, control.detaildelimiter,
                   home_of if control.localusers == "passwd" else None)
 
@@ -96,10 +98,14 @@ def _decide(address: str, tables: Tables, may_relay: bool, seen: set[str]) -> An
     """*seen*: addresses that have been looked at on the way here, in lower case."""
     alias = _alias_of(address, tables)
     if alias:
-        return _expand(address, alias, tables, seen)
+        targets = tables.aliases.lookup(alias, tables.ours) or []
+        return _expand(address, targets, tables.aliases.owner(alias, tables.ours) or "", tables, seen)
     if domain_of(address) in tables.ours:
         destination = _own(address, tables)
-        return _one(destination, address) if destination else UNKNOWN
+        if destination:
+            return _one(destination, address)
+        targets = tables.aliases.catch_all(domain_of(address)) or []
+        return _expand(address, targets, "", tables, seen) if targets else UNKNOWN
     prepend = tables.virtual.lookup(address)
     if prepend:
         return _prepended(address, prepend, tables, seen)
@@ -139,22 +145,21 @@ def _alias_of(address: str, tables: Tables) -> str:
     return ""
 
 
-def _expand(address: str, alias: str, tables: Tables, seen: set[str]) -> Answer:
-    """What the alias stands for. A target that is *address* again means its mailbox or account."""
-    targets = tables.aliases.lookup(alias, tables.ours) or []
+def _expand(address: str, targets: list[str], owner: str, tables: Tables, seen: set[str]) -> Answer:
+    """What the alias with these *targets* and *owner* (or "") stands for. A target that is *address*
+    again means its mailbox or account."""
     if len(targets) > MOST_TARGETS:
         return _TOO_MANY
-    owner = tables.aliases.owner(alias, tables.ours) or ""
     itself = lower_ascii(address)
     seen.add(itself)
     found = []
-    for target in targets:
-        destination = NEW
-        if lower_ascii(target) == itself:
+    for text in targets:
+        destination, target = split_target(text)
+        if not destination and lower_ascii(target) == itself:
             destination = _own(target, tables)
             if not destination:
                 return _NOBODY
-        found.append((destination, target, owner))
+        found.append((destination, target or address, owner))
     return _all_refused(found, tables, seen) or _elsewhere(found)
 
 
