@@ -400,18 +400,6 @@ def test_a_chunk_that_is_refused_ends_the_message(rig):
 
 # --- next hops ---
 
-def test_no_route(rig):
-    rig.route("mx.example:")
-    for address in ("u@none.example", "u@mx.example", "u@[127.0.0.1]"):
-        call = Call(rig, [address])
-        call.run()
-        call.session.close()
-        (answer,) = call.transaction.verdicts
-        domain = address.partition("@")[2]
-        assert answer.said() == (f"451 4.4.4 no route to {domain}: smtproutes has none and this version"
-                                 " looks up no MX")
-
-
 def test_routes_are_found_as_qmail_does(rig):
     with BadServer() as one, BadServer() as two, BadServer() as three:
         rig.route(f"a.example:127.0.0.1:{one.port}", f".example:127.0.0.1:{two.port}",

@@ -22,7 +22,7 @@ class BadServer:
     """*offer*: the words of EHLO; *split*: send an octet at a time. ``sessions`` holds what each
     connection said (without bodies), ``bodies`` the messages that came to their end."""
 
-    def __init__(self, script=None, offer=OFFER, split=False):
+    def __init__(self, script=None, offer=OFFER, split=False, ip="127.0.0.1", port=0):
         lines = ["bad.example", *offer]
         hello = b"".join([b"250%s%s\r\n" % (b" " if n == len(lines) else b"-", line.encode())
                           for n, line in enumerate(lines, 1)])
@@ -31,7 +31,7 @@ class BadServer:
         self.sessions = []
         self.bodies = []
         self.change = threading.Condition()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((ip, port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

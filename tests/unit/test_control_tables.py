@@ -9,6 +9,7 @@ import pytest
 
 from mqmail.base.failure import BadFile
 from mqmail.control import aliases, destinations, domains, hosts, injectors, lines, networks, users
+from mqmail.control.table import BY_NAME
 
 PARSERS = {
     "locals": domains.parse_locals,
@@ -17,6 +18,7 @@ PARSERS = {
     "aliases": aliases.parse_aliases,
     "relayclients": networks.parse_networks,
     "smtproutes": hosts.parse_routes,
+    "resolvers": hosts.parse_resolvers,
     "destinations": destinations.parse_destinations,
     "listeners": hosts.parse_listeners,
     "injectors": injectors.parse_injectors,
@@ -156,6 +158,21 @@ def test_routes():
     assert parse("smtproutes", "a.example:h.example\n").lookup("b.example") is None
 
 
+def test_resolvers():
+    assert parse("resolvers", "192.0.2.1\n192.0.2.1:5353\n2001:db8::53\n[2001:db8::53]:54\n") == (
+        ("192.0.2.1", 53), ("192.0.2.1", 5353), ("2001:db8::53", 53), ("2001:db8::53", 54))
+
+
+def test_refused_networks():
+    default = BY_NAME["refusednetworks"].default
+    found = parse("relayclients", default)
+    refused = ["127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "169.254.1.1", "224.0.0.1",
+               "255.255.255.255", "fe80::1"]
+    assert [ip for ip in refused if not found.contains(ip)] == []
+    others = ["192.0.2.1", "10.1.2.3", "2001:db8::1", "::2", "fd00::1"]
+    assert [ip for ip in others if found.contains(ip)] == []
+
+
 def test_listeners():
     assert parse("listeners", "127.0.0.1:2525\n[::1]:25\n") == (("127.0.0.1", 2525), ("::1", 25))
 
@@ -224,6 +241,9 @@ MISTAKES = [
     ("relayclients", "10.0.0.0/", "prefix length"),
     ("relayclients", "fe80::%eth0/10", "without a zone"),
     ("relayclients", "localhost", "not a network"),
+    ("resolvers", "ns.example", "not an address"),
+    ("resolvers", "192.0.2.1:0", "not a port"),
+    ("resolvers", "192.0.2.1\n192.0.2.1:53", "line 2: 192.0.2.1:53 is given twice"),
     ("smtproutes", "a.example", "no colon"),
     ("smtproutes", "a.example:h:99999", "not a port"),
     ("smtproutes", "a.example:h:1_0", "not a port"),

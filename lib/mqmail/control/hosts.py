@@ -1,4 +1,4 @@
-"""listeners and smtproutes: addresses and ports of this host and of others."""
+"""listeners, resolvers and smtproutes: addresses and ports of this host and of others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mqmail.control.lines import Lines
 
 SMTP_PORT = 25
+DNS_PORT = 53
 
 
 def parse_port(text: str) -> int:
@@ -49,6 +50,21 @@ def parse_listeners(lines: Lines, _me: str) -> tuple[tuple[str, int], ...]:
         if listener in found:
             raise ValueError(f"{line} is given twice: remove one of the lines")
         found.append(listener)
+    return tuple(found)
+
+
+def parse_resolvers(lines: Lines, _me: str) -> tuple[tuple[str, int], ...]:
+    """(address, port) of each line, ``ADDRESS`` or ``ADDRESS:PORT``."""
+    found: list[tuple[str, int]] = []
+    for line in lines:
+        host, port = (line, "") if is_ipv6(line) else split_port(line)
+        if not (is_ipv4(host) or is_ipv6(host)):
+            raise ValueError(f"{line!a} is not an address: write one such as 192.0.2.53 or"
+                             " [2001:db8::53]:53")
+        server = host, parse_port(port) if port else DNS_PORT
+        if server in found:
+            raise ValueError(f"{line} is given twice: remove one of the lines")
+        found.append(server)
     return tuple(found)
 
 

@@ -16,6 +16,8 @@ TABLE = "table"      # one fact a line: what is looked up, and what is found
 
 _DAY = 86400
 _MUCH = 1 << 50      # bytes
+# this host, loopback, link-local, multicast and beyond (RFC 6890)
+_NOT_FOR_MAIL = "0.0.0.0/8\n127.0.0.0/8\n169.254.0.0/16\n224.0.0.0/3\n::/127\nfe80::/10\nff00::/8"
 
 
 @value
@@ -69,8 +71,12 @@ TABLE_OF_FILES = (
           "characters that separate a mailbox's name from a detail"),
     _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve",
            "networks whose hosts may send mail to other domains"),
-    _lines("smtproutes", TABLE, "hosts.parse_routes", "", "mq-rspawn",
+    _lines("smtproutes", TABLE, "hosts.parse_routes", "", "mq-route mq-rspawn",
            "next hops for domains, instead of their MX hosts"),
+    _lines("resolvers", LIST, "hosts.parse_resolvers", "", "mq-route mq-rspawn",
+           "DNS servers, instead of the system's"),
+    _lines("refusednetworks", LIST, "networks.parse_networks", _NOT_FOR_MAIL, "mq-route mq-rspawn",
+           "networks that no MX host may be in"),
     _lines("destinations", TABLE, "destinations.parse_destinations", "", "mq-resolve mq-send",
            "LMTP services that serve destinations"),
     _lines("listeners", LIST, "hosts.parse_listeners", "127.0.0.1:2525", "xmtpd",
@@ -103,7 +109,7 @@ TABLE_OF_FILES = (
             "how long a connection to another host may take"),
     _line("smtpgreeting", values.greeting, "{me}", "xmtpd",
           "what the greeting says; its first word is a host name"),
-    _line("helohost", values.domain, "{me}", "mq-rspawn",
+    _line("helohost", values.domain, "{me}", "mq-route mq-rspawn",
           "the name said in EHLO to other hosts"),
     _line("bouncefrom", values.local_part, "MAILER-DAEMON", "mq-bounce",
           "the name before the @ in the From field of reports"),

@@ -9,7 +9,7 @@ Options:
   --ready-fd N    write a newline to descriptor N once messages are taken
   --help          this text
 
-Speaks LMTP with XMQ on run/remote.sock. Next hops are in control/smtproutes.
+Speaks LMTP with XMQ on run/remote.sock. Mail goes where control/smtproutes says, else to the MX hosts.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mqmail.base import lock, log, program, ready, unix
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
 from mqmail.control.injectors import TRUSTED
-from mqmail.mail.address import domain_of
-from mqmail.net import daemon
+from mqmail.net import daemon, mx
 from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines
-from mqmail.prog.mq_rspawn.delivery import Delivery, Message
+from mqmail.prog.mq_rspawn.delivery import Delivery
 from mqmail.prog.mq_rspawn.hops import Hops, Settings
+from mqmail.prog.mq_rspawn.sending import Message
 from mqmail.xmtp import events
-from mqmail.xmtp.reply import Reply, facts_of, reply
+from mqmail.xmtp.reply import facts_of, reply
 from mqmail.xmtp.server import Limits, Server
 
 TYPE_CHECKING = False
@@ -38,11 +38,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mqmail.net.stream import Stream
-    from mqmail.prog.mq_rspawn.hops import Hop
+    from mqmail.xmtp.reply import Reply
 
 SOCKET = "run/remote.sock"
-CONTROL = ("me", "helohost", "smtproutes", "injectors", "timeoutconnect", "timeoutremote",
-           "concurrencyremote")
+CONTROL = (*mx.CONTROL, "injectors", "timeoutconnect", "timeoutremote", "concurrencyremote")
 EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "XMQ")
 GRACE = 15.0        # seconds that transactions have to end after TERM
 _EVENTS = {"2": "sent", "4": "put_off", "5": "refused"}
@@ -69,7 +68,9 @@ class Relay:
         self.loop = daemon.new_loop()
         self.control = reader.load(".", CONTROL)
         self.hops = Hops(self.loop, self._settings())
-        self._service = Service(self.loop, Deadlines(self.loop), listener, self._session, most=5000)
+        self._deadlines = Deadlines(self.loop)
+        self.finder = mx.from_control(self.loop, self._deadlines, self.control)
+        self._service = Service(self.loop, self._deadlines, listener, self._session, most=5000)
 
     def _settings(self) -> Settings:
         control = self.control
@@ -80,6 +81,7 @@ class Relay:
         """Read the control files again; transactions under way go on as they began."""
         self.control = reader.load(".", CONTROL)
         self.hops.settings = self._settings()
+        self.finder = mx.from_control(self.loop, self._deadlines, self.control)
 
     def stop(self, stopped: Callable[[], None]) -> None:
         """End when no transaction is left; those that take too long are cut off, and so put off."""
@@ -113,7 +115,6 @@ class Caller:
         self._relay = relay
         self._stream = stream
         self._server = server
-        self._hops: list[Hop] = []          # of the accepted recipients
         self._settled = Waiter()
 
     def handle(self, event: Any) -> None:
@@ -121,23 +122,10 @@ class Caller:
         kind = type(event)
         if kind is events.BodyFile:
             return self._deliver(event)
-        if kind is events.Rcpt:
-            return self._server.answer(event, self._rcpt(event))
         if kind is events.Data:
             return self._server.answer(event, reply(554, "5.5.1", "give the message with XFD"))
-        if kind in (events.Mail, events.Reset):
-            self._hops = []
         if kind not in (events.Reset, events.BodyFailed, events.Quit):
             self._server.answer(event)
-        return None
-
-    def _rcpt(self, rcpt: events.Rcpt) -> Reply | None:
-        domain = domain_of(rcpt.address)
-        hop = self._relay.control.smtproutes.lookup(domain)
-        if hop is None or not hop[0]:
-            return reply(451, "4.4.4", f"no route to {domain}: smtproutes has none and this version"
-                                       " looks up no MX")
-        self._hops.append(hop)
         return None
 
     async def settle(self) -> None:
@@ -156,10 +144,10 @@ class Caller:
             os.close(event.fd)
             self._settled.set()
 
-        delivery = Delivery(self._relay.loop, self._relay.hops, message,
+        delivery = Delivery(self._relay.loop, self._relay.hops, self._relay.finder, message,
                             lambda number, answer: self._answer(message, number, answer))
         slots = min(max(mail.xconn, 1), self._relay.hops.settings.most)
-        Running(delivery.run(self._hops, slots), finished)
+        Running(delivery.run(slots), finished)
 
     def _answer(self, message: Message, number: int, answer: Reply) -> None:
         """A recipient's verdict: into the log, and to the caller at once."""

@@ -1,244 +1,164 @@
-"""One message on its way to its recipients' next hops.
+"""One message on its way to its recipients' hosts: look-ups and transactions, as the plan has them.
 
-Recipients of one next hop go in one SMTP transaction; several transactions run at a time as far as the
-caller allows. Each recipient gets one verdict, as soon as it is known.
+Several transactions run at a time as far as the caller allows. Each recipient gets one verdict, as soon
+as it is known.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
+import random
 
-from mqmail.base import program, xtext
-from mqmail.base.value import value
+from mqmail.base import program
 from mqmail.base.waiter import Running, Waiter
-from mqmail.mail.address import needs_utf8
-from mqmail.net.expired import Expired
-from mqmail.net.session import file_pieces
+from mqmail.mail.address import domain_of
+from mqmail.mail.mxlist import NoHosts
+from mqmail.mail.mxplan import Plan
 from mqmail.prog.mq_rspawn.hops import Unreachable
-from mqmail.prog.mq_rspawn.verdicts import passed_on, put_off, refused
-from mqmail.xmtp.client import BODY, Transaction
-from mqmail.xmtp.reply import ProtocolError, Reply, ReplyReader
+from mqmail.prog.mq_rspawn.sending import Sending
+from mqmail.prog.mq_rspawn.verdicts import put_off, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any
 
-    from mqmail.prog.mq_rspawn.hops import Hop, Hops, Peer
-    from mqmail.xmtp.events import Mail, Rcpt
+    from mqmail.mail.mxplan import Transfer, Verdict
+    from mqmail.net.mx import Finder
+    from mqmail.prog.mq_rspawn.hops import Hops, Peer
+    from mqmail.prog.mq_rspawn.sending import Message
+    from mqmail.xmtp.reply import Reply
 
-MOST_RECIPIENTS = 100       # of one transaction: what every server takes (RFC 5321 4.5.3.1.8)
-SLOWEST = 1000              # octets of a body a second, that a peer has to take
-_HEADER = 262144            # octets in which a header is looked for
-
-
-@value
-class Message:
-    """*fd* and *size*: the body; *wanted()*: whether somebody still waits for verdicts."""
-
-    mail: Mail
-    recipients: tuple[Rcpt, ...]
-    fd: int
-    size: int
-    wanted: Callable[[], bool]
-
-
-class Interrupted(Exception):
-    """The body cannot or need not be sent to its end."""
+GATHER = 1.0        # seconds that transactions wait for slow look-ups, for theirs may be the same hosts
+LONGEST = 3600.0    # seconds after which no further host is tried: mq-send does not wait for ever
+SLOWEST = 1000      # octets of a body a second, that a peer has to take
 
 
 class Delivery:
     """*answer(number, verdict)* is called once for each recipient."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, hops: Hops, message: Message,
+    def __init__(self, loop: asyncio.AbstractEventLoop, hops: Hops, finder: Finder, message: Message,
                  answer: Callable[[int, Reply], None]) -> None:
         self._loop = loop
         self._hops = hops
+        self._finder = finder
         self._message = message
         self._answer = answer
         self._left = set(range(len(message.recipients)))
-        self._groups: deque[tuple[Hop, list[int]]] = deque()
+        self._changed = Waiter()
+        self._gathered = False
 
-    async def run(self, hops: Sequence[Hop], slots: int) -> None:
-        """Send to the recipients, whose next hops are *hops*; *slots* transactions at a time."""
-        found: dict[Hop, list[int]] = {}
-        for number, hop in enumerate(hops):
-            found.setdefault(hop, []).append(number)
-        for hop, numbers in found.items():
-            for start in range(0, len(numbers), MOST_RECIPIENTS):
-                self._groups.append((hop, numbers[start:start + MOST_RECIPIENTS]))
-        workers = [self._start() for _ in range(min(slots, len(self._groups)))]
-        for done in workers:
-            await done
-        self.tell(sorted(self._left), put_off("4.3.0", "", "internal trouble"))
+    async def run(self, slots: int) -> None:
+        """Send to all recipients, *slots* transactions at a time."""
+        domains = [domain_of(rcpt.address) for rcpt in self._message.recipients]
+        self._plan = Plan(domains, slots, random.choice, self._tell)
+        timers = [self._loop.call_later(GATHER, self._stop_gathering),
+                  self._loop.call_later(LONGEST, self._stop_trying)]
+        try:
+            while self._go_on():
+                await self._changed
+        finally:
+            for timer in timers:
+                timer.cancel()
+            for number in sorted(self._left):
+                self._tell(number, put_off("4.3.0", "", "internal trouble"))
 
-    def _start(self) -> Waiter:
-        done = Waiter()
+    def _go_on(self) -> bool:
+        """Begin what can begin; whether there is something to wait for."""
+        plan = self._plan
+        self._changed = Waiter()
+        while domains := plan.lookups():
+            for domain in domains:
+                known = self._finder.known(domain)
+                if known:
+                    plan.found(domain, known)
+                else:
+                    self._start(self._look_up(domain))
+        if self._gathered or not plan.looking:
+            for transfer in plan.transfers():
+                self._start(self._carry(transfer))
+        return not plan.finished and (self._changed.done or not plan.stuck)
 
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         def finished(_result: object, error: BaseException | None) -> None:
             if error is not None:
                 program.bug(error, id=self._message.mail.xid)
-            done.set()
+            self._changed.set()
 
-        Running(self._work(), finished)
-        return done
+        Running(coroutine, finished)
 
-    async def _work(self) -> None:
-        while self._groups:
-            hop, numbers = self._groups.popleft()
-            if await self._carry(hop, numbers, fresh=False):
-                await self._carry(hop, [n for n in numbers if n in self._left], fresh=True)
+    def _stop_gathering(self) -> None:
+        self._gathered = True
+        self._changed.set()
 
-    async def _carry(self, hop: Hop, numbers: list[int], fresh: bool) -> bool:
-        """One transaction. True when an idle session turned out to be of no more use: nobody is told
-        yet, and it has to be done again over a fresh one."""
+    def _stop_trying(self) -> None:
+        self._plan.give_up(put_off("4.4.1", "", "no host was reached in time"))
+        self._changed.set()
+
+    async def _look_up(self, domain: str) -> None:
+        found: object = None
         try:
-            peer = await self._hops.take(hop, fresh)
+            found = await self._finder.find(domain)
+        finally:
+            if isinstance(found, list):
+                self._plan.found(domain, found)
+            else:
+                self._plan.failed(domain, _no_hosts(found))
+
+    # --- transactions ---
+
+    async def _carry(self, transfer: Transfer) -> None:
+        """One transfer, whatever comes of it. It is done again over a fresh session when an idle one
+        turns out to be of no more use."""
+        again = False
+        try:
+            again = await self._over(transfer, fresh=False)
+            if again:
+                await self._over(transfer, fresh=True)
         except Unreachable as failure:
-            self.tell(numbers, failure.verdict)
+            return self._plan.unreachable(transfer, failure.verdict)
+        except Exception as error:  # noqa: BLE001  the other transfers go on
+            program.bug(error, id=self._message.mail.xid)
+        self._told(transfer, transfer.recipients, put_off("4.3.0", "", "internal trouble"), True)
+        return self._plan.ended(transfer)
+
+    async def _over(self, transfer: Transfer, fresh: bool) -> bool:
+        """One transaction over one session. True: nothing has happened, for the peer had closed it."""
+        if not self._message.wanted():
+            gone = put_off("4.4.2", "", "the caller has gone away")
+            self._told(transfer, transfer.recipients, gone, True)
             return False
-        transfer = Transfer(self, self._message, peer)
+        peer = await self._hops.take(transfer.choice, fresh)
+        try:
+            self._plan.connected(transfer)
+            self._changed.set()
+            return await self._send(transfer, peer)
+        finally:
+            self._hops.give(peer)
+
+    async def _send(self, transfer: Transfer, peer: Peer) -> bool:
+        sending = Sending(self._message, peer,
+                          lambda numbers, verdict, final: self._told(transfer, numbers, verdict, final))
         limit = self._loop.call_later(3 * peer.session.timeout + self._message.size / SLOWEST,
                                       peer.session.stream.expire)  # type: ignore[union-attr]
         try:
-            return await transfer.run(numbers)
+            return await sending.run([n for n in transfer.recipients if n in transfer.open])
         finally:
             limit.cancel()
-            self._hops.give(peer)
 
-    def tell(self, numbers: Sequence[int], verdict: Reply) -> None:
-        """The verdict on those of *numbers* that have none."""
+    def _told(self, transfer: Transfer, numbers: Iterable[int], verdict: Reply, final: bool) -> None:
+        """The answer for those of *numbers* that have none."""
         for number in numbers:
-            if number in self._left:
-                self._left.discard(number)
-                self._answer(number, verdict)
+            if number in transfer.open:
+                self._plan.answered(transfer, number, verdict, final)
+
+    def _tell(self, number: int, verdict: Verdict) -> None:
+        self._left.discard(number)
+        self._answer(number, verdict)  # type: ignore[arg-type]
 
 
-class Transfer:
-    """One transaction over one session."""
-
-    def __init__(self, delivery: Delivery, message: Message, peer: Peer) -> None:
-        self._delivery = delivery
-        self._message = message
-        self._session = peer.session
-        self._host = peer.host
-        self._features = peer.session.features
-        self._begun = False                 # the body
-
-    async def run(self, numbers: list[int]) -> bool:
-        """Carry it out. True: nothing has happened, for the peer had closed the session."""
-        session, reused = self._session, self._session.used > 0
-        numbers = self._fitting(numbers)
-        if not numbers:
-            return False
-        transaction = Transaction(self._message.mail.sender, [self._rcpt(n) for n in numbers],
-                                  self._mail(), BODY)
-        why = put_off("4.4.2", self._host, "")
-        try:
-            await session.run(transaction, pieces=self._pieces(transaction),
-                              verdict=lambda i: self._verdict(numbers[i], transaction.verdicts[i]))
-        except Interrupted as error:
-            why = await self._interrupted(transaction, str(error))
-        except OSError as error:
-            why = put_off("4.3.0", "", f"the message cannot be read: {error.strerror}")
-            session.broken = "given up"
-        else:
-            if not session.broken:
-                return False
-            if reused and not self._begun and transaction.waiting == len(numbers):
-                return True
-            why = self._broken()
-        self._delivery.tell(numbers, why)
-        return False
-
-    def _verdict(self, number: int, answer: Reply | None) -> None:
-        assert answer is not None
-        self._delivery.tell([number], passed_on(answer, self._host, early=not self._begun))
-
-    def _broken(self) -> Reply:
-        """What the end of the session means for those who have no verdict."""
-        if self._session.refusal is not None:
-            return passed_on(self._session.refusal, self._host)
-        return put_off("4.4.2", self._host, self._session.broken)
-
-    # --- what the peer can take ---
-
-    def _fitting(self, numbers: list[int]) -> list[int]:
-        """The recipients that the message can go to by this session; the others are told why not."""
-        if self._is_too_large():
-            why = f"message of {self._message.size} octets: this host takes {self._features['SIZE']}"
-            self._delivery.tell(numbers, refused("5.3.4", self._host, why))
-            return []
-        if not self._message.mail.utf8 or "SMTPUTF8" in self._features:
-            return numbers
-        whole = needs_utf8(self._message.mail.sender) or not self._header_is_ascii()
-        needing = [n for n in numbers if whole or needs_utf8(self._message.recipients[n].address)]
-        why = "SMTPUTF8 is needed, and this host does not offer it"         # RFC 6531 section 3.2
-        self._delivery.tell(needing, refused("5.6.7", self._host, why))
-        return [n for n in numbers if n not in needing]
-
-    def _is_too_large(self) -> bool:
-        """By the limit that the peer has announced (RFC 1870 section 6.1; 0: it has none)."""
-        text = self._features.get("SIZE", "")
-        most = int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else 0
-        return 0 < most < self._message.size
-
-    def _header_is_ascii(self) -> bool:
-        return os.pread(self._message.fd, _HEADER, 0).partition(b"\r\n\r\n")[0].isascii()
-
-    def _mail(self) -> list[str]:
-        """MAIL's parameters, as far as the peer knows them."""
-        mail, features, words = self._message.mail, self._features, []
-        if "SIZE" in features:
-            words.append(f"SIZE={self._message.size}")
-        if mail.eightbit and "8BITMIME" in features:
-            words.append("BODY=8BITMIME")
-        if mail.utf8 and "SMTPUTF8" in features:
-            words.append("SMTPUTF8")
-        if mail.ret and "DSN" in features:
-            words.append(f"RET={mail.ret.upper()}")
-        if mail.envid and "DSN" in features:
-            words.append(f"ENVID={xtext.encode(mail.envid)}")
-        return words
-
-    def _rcpt(self, number: int) -> tuple[str, list[str]]:
-        rcpt, words = self._message.recipients[number], []
-        kind, _, address = rcpt.orcpt.partition(";")
-        utf8 = self._message.mail.utf8 and "SMTPUTF8" in self._features
-        if rcpt.notify and "DSN" in self._features:
-            words.append(f"NOTIFY={','.join(rcpt.notify).upper()}")
-        if rcpt.orcpt and "DSN" in self._features and (utf8 or address.isascii()):
-            words.append(f"ORCPT={kind};{xtext.encode(address)}")
-        return rcpt.address, words
-
-    # --- the body ---
-
-    def _pieces(self, transaction: Transaction) -> Iterator[bytes]:
-        """The body; ends by Interrupted when the caller is gone (it will send the message again) or
-        the peer has refused it before its end."""
-        self._begun = True
-        chunked = "CHUNKING" in self._features
-        for piece in file_pieces(self._message.fd, self._message.size):
-            if not self._message.wanted():
-                raise Interrupted("the caller has gone away")
-            if transaction.refused is not None or not chunked and self._session.stream.has_input():
-                raise Interrupted("refused before the end of the message")
-            yield piece
-
-    async def _interrupted(self, transaction: Transaction, why: str) -> Reply:
-        """The session ends without QUIT, for it would be taken for a line of the message."""
-        answer = transaction.refused
-        if answer is None and self._message.wanted():
-            answer = await self._early_answer()
-        self._session.broken = why
-        if answer is None or answer.code < 400:
-            return put_off("4.4.2", self._host, "connection lost in the middle of the message")
-        return passed_on(answer, self._host)
-
-    async def _early_answer(self) -> Reply | None:
-        try:
-            answers = ReplyReader().feed(await self._session.stream.read())
-        except (Expired, ProtocolError):
-            return None
-        return answers[0] if answers else None
+def _no_hosts(found: object) -> Reply:
+    """The verdict for a domain without hosts."""
+    if not isinstance(found, NoHosts):
+        return put_off("4.3.0", "", "internal trouble")
+    return (put_off if found.status[0] == "4" else refused)(found.status, "", found.why)

@@ -13,6 +13,7 @@ from collections import deque
 from mqmail.base.value import value
 from mqmail.base.waiter import Waiter
 from mqmail.mail.address import is_ipv4, is_ipv6
+from mqmail.mail.mxlist import MOST_ADDRESSES
 from mqmail.net.expired import Expired
 from mqmail.net.session import Session
 from mqmail.net.stream import Deadlines, connect_tcp
@@ -22,13 +23,13 @@ from mqmail.xmtp.client import Client
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
     from typing import Any
 
+    from mqmail.mail.mxlist import Choice
+    from mqmail.mail.mxplan import Hop
     from mqmail.xmtp.reply import Reply
 
-    Hop = tuple[str, int]       # host, a name or an address; and port
-
-MOST_ADDRESSES = 8      # of one name that are tried
 MOST_LINES = 100        # of a reply
 KEPT = 5.0              # seconds that an idle session is kept
 MOST_KEPT = 20
@@ -74,16 +75,20 @@ class Hops:
         self._idle: list[Peer] = []
         self._turns: deque[Waiter] = deque()
         self._busy = 0
+        self._closing = False
 
-    async def take(self, hop: Hop, fresh: bool = False) -> Peer:
-        """A session to *hop*, one that was used before unless *fresh*. To be given back."""
+    async def take(self, choice: Choice, fresh: bool = False) -> Peer:
+        """A session to a host, one that was used before unless *fresh*. To be given back."""
         if self._busy >= self.settings.most:
             self._turns.append(Waiter())
             await self._turns[-1]
         else:
             self._busy += 1
         try:
-            return (None if fresh else self._take_idle(hop)) or await self._open(hop)
+            if self._closing:
+                raise Unreachable(put_off("4.3.2", "", "closing down"))
+            idle = None if fresh else self._take_idle((choice.host, choice.port))
+            return idle or await self._open(choice)
         except BaseException:
             self._pass_turn()
             raise
@@ -105,7 +110,8 @@ class Hops:
             self._close_idle(peer)
 
     def abort(self) -> None:
-        """Cut all connections: every recipient under way gets its verdict now."""
+        """Cut all connections and make no more: every recipient under way gets its verdict now."""
+        self._closing = True
         for stream in list(self._deadlines.streams):
             stream.close()
 
@@ -135,24 +141,35 @@ class Hops:
 
     # --- opening ---
 
-    async def _open(self, hop: Hop) -> Peer:
-        """The first of the next hop's addresses that talks to us."""
-        try:
-            addresses = await self._look_up(*hop)
-        except (OSError, UnicodeError, Expired) as error:
-            raise Unreachable(put_off("4.4.3", f"{hop[0]}:{hop[1]}", _words(error))) from None
+    async def _open(self, choice: Choice) -> Peer:
+        """The first of the host's addresses that talks to us."""
+        hop = (choice.host, choice.port)
+        addresses = choice.addresses or await self._system_addresses(choice)
+        end = self._loop.time() + 2 * self.settings.answer
         failure: Unreachable | None = None
         for ip in addresses:
             try:
                 return await self._greet(hop, ip)
             except Unreachable as error:
                 failure = error
+            if self._loop.time() > end:         # slow ones have had their time
+                break
         assert failure is not None
         raise failure
 
+    async def _system_addresses(self, choice: Choice) -> Sequence[str]:
+        """Those of a host of smtproutes."""
+        host = f"{choice.host}:{choice.port}"
+        if choice.trouble:
+            raise Unreachable(put_off("4.4.3", host, choice.trouble))
+        try:
+            return await self._look_up(choice.host, choice.port)
+        except (OSError, UnicodeError, Expired) as error:
+            raise Unreachable(put_off("4.4.3", host, _words(error))) from None
+
     async def _greet(self, hop: Hop, ip: str) -> Peer:
         settings = self.settings
-        host = f"{hop[0]}[{ip}]:{hop[1]}"
+        host = f"{hop[0].strip('[]')}[{ip}]:{hop[1]}"
         try:
             stream = await connect_tcp(self._loop, self._deadlines, ip, hop[1], settings.connect)
         except (OSError, Expired) as error:

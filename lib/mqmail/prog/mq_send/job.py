@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Said = Callable[[State, Reply | None, str], None]
 
 MOST_RECIPIENTS = 100       # of one transaction: what every server takes (RFC 5321 4.5.3.1.8)
+MOST_PLANNED = 1000         # for mq-rspawn, which groups them by host; the more it sees, the better
 
 
 class Job:

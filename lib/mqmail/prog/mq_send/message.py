@@ -18,7 +18,7 @@ import time
 from mqmail.base import log
 from mqmail.base.failure import BadFile
 from mqmail.prog.mq_send import report
-from mqmail.prog.mq_send.job import MOST_RECIPIENTS, Job
+from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job
 from mqmail.prog.mq_send.verdicts import Clock, Verdict, due, lines_for, of_reply
 from mqmail.queue import lines, store
 from mqmail.queue import record as records
@@ -125,15 +125,18 @@ class Message:
                 if s.kind == "pending" or s.kind == "wait" and (force or s.until <= now)]
 
     def _jobs(self, states: list[State]) -> list[tuple[str, Job]]:
-        """A job for each destination and sender, of at most 100 recipients."""
+        """A job for each destination and sender, of at most 100 recipients, 1000 for ``remote``."""
         groups: dict[tuple[str, str], list[State]] = {}
         for state in states:
             sender = report.sender_of(self._record, state)
             groups.setdefault((state.recipient.destination, sender), []).append(state)
-        return [(destination, Job(self._envelope, sender, destination, part[i:i + MOST_RECIPIENTS],
-                                  self._said, self._open_body))
-                for (destination, sender), part in groups.items()
-                for i in range(0, len(part), MOST_RECIPIENTS)]
+        jobs = []
+        for (destination, sender), part in groups.items():
+            most = MOST_PLANNED if destination == "remote" else MOST_RECIPIENTS
+            for i in range(0, len(part), most):
+                jobs.append((destination, Job(self._envelope, sender, destination, part[i:i + most],
+                                              self._said, self._open_body)))
+        return jobs
 
     def _look_at_body(self, states: list[State]) -> None:
         """BadFile when a body that is to be handed over is missing or damaged. Whatever else is wrong

@@ -141,9 +141,14 @@ class Outlet:
             return
         job = self._next()
         assert job is not None
-        slots = min(len(job.states), self._limit - self._busy) if self.name == "remote" else 1
+        slots = self._slots(job) if self.name == "remote" else 1
         self._busy += slots
         Running(job.run(session, slots), lambda _r, error: self._used(session, [job], slots, error))
+
+    def _slots(self, job: Job) -> int:
+        """Connections for *job*: no more than it has recipients, and half of what is free, so that the
+        largest mailing leaves some to others."""
+        return min(len(job.states), (self._limit - self._busy + 1) // 2)
 
     async def _ask(self, session: Session, jobs: list[Job]) -> None:
         for job in jobs:
