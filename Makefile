@@ -9,8 +9,8 @@ RUN = run
 TESTS = tests
 python = .venv/bin/python
 # $(call needs,SECTION,OPTION): the words of an option in setup.cfg
-needs = $(shell $(PYTHON) -c 'import configparser as c; f = c.ConfigParser(); \
-	f.read("setup.cfg"); print(*f["$(1)"]["$(2)"].split())')
+needs = $(shell $(PYTHON) -c 'import configparser as c, shlex; f = c.ConfigParser(); \
+	f.read("setup.cfg"); print(shlex.join(f["$(1)"]["$(2)"].split()))')
 
 setup: .venv/.setup
 	@$(python) -m compileall -q lib
