@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -146,14 +145,12 @@ def test_equal_hosts_share_the_load():
 
 def test_slow_dns_delays_no_other_domain():
     with World(["x.test. 60 IN MX 10 a.test."], {"slow.test": "drop"}, a={}) as world:
-        begun = time.monotonic()
         call = Call(world.rig, ["u@slow.test", "u@x.test"], xconn=2).start()
         wait_until(lambda: call.transaction.verdicts[1], "the quick one's verdict", seconds=8)
         assert call.transaction.verdicts[1].code == 250
         assert call.transaction.verdicts[0] is None
         call.thread.join(SECONDS)
         assert [status for _, status, _ in call.verdicts()] == ["4.4.3", "2.0.0"]
-        assert time.monotonic() - begun < SECONDS
 
 
 def test_a_dead_host_is_tried_once():

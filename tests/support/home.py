@@ -27,11 +27,21 @@ def wait_until(condition, what, seconds=SECONDS):
         time.sleep(PAUSE)
 
 
+_ports = iter(range(20000 + os.getpid() * 61 % 8000, 32000))
+
+
 def free_port():
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A loopback port that nobody listens on, another each time, and none that the system hands out for
+    outgoing connections: nobody takes it before it is listened on."""
+    for port in _ports:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is left")
 
 
 def run(name, *arguments, root=ROOT, text=b"", check=True, **options):

@@ -16,15 +16,16 @@ SECONDS = 30
 
 
 def free_port() -> int:
-    """2525, or another one if that is taken."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", PORT))
-        except OSError:
-            sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """2525, or the next one that nobody listens on."""
+    for port in range(PORT, PORT + 1000):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise Temporary(f"no port from {PORT} to {PORT + 999} is free")
 
 
 def send(port: int, sender: str, recipient: str, text: str, show: Callable[[str], None]) -> None:
