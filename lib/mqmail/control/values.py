@@ -24,6 +24,12 @@ def number(text: str, unit: str, lowest: int, highest: int) -> int:
     return found
 
 
+def account_deliveries(concurrencylocal: int) -> int:
+    """Of the deliveries at a time, how many may be to accounts of this host: each takes a process of
+    root's beside the account's own."""
+    return (concurrencylocal + 1) // 2
+
+
 def is_number(text: str) -> bool:
     """Whether *text* is 1 to 20 ASCII digits."""
     return 0 < len(text) <= 20 and text.isascii() and text.isdigit()

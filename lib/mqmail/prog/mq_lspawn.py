@@ -23,6 +23,7 @@ from mqmail.base import lock, ready, unix, waiter
 from mqmail.base.failure import Permanent, Temporary
 from mqmail.control import reader
 from mqmail.control.accounts import Accounts
+from mqmail.control.values import account_deliveries
 from mqmail.control.whose import find_account, find_mailbox
 from mqmail.local.plan import User
 from mqmail.local.service import Delivery, make_server
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
         control = reader.load(".", CONTROL)
         mailbox, local = unix.listen(MAILBOX, mode=0o600), unix.listen(LOCAL, mode=0o600)
     count = max(control.concurrencylocal, 1)
-    dispatchers = count if control.localusers == "passwd" else 0
+    dispatchers = account_deliveries(count) if control.localusers == "passwd" else 0
 
     def work(number: int) -> None:
         daemon.become("mq-local" if number < count else "mq-lspawn")

@@ -14,6 +14,7 @@ import time
 from mqmail.base import log, program, unix
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
+from mqmail.control.values import account_deliveries
 from mqmail.net import trigger
 from mqmail.net.stream import Deadlines
 from mqmail.prog.mq_send.agenda import Agenda
@@ -40,8 +41,7 @@ _AFTER_BUG = 300.0          # seconds until a message that met a bug of ours is 
 _PAUSE = 0.005              # seconds between two steps of a scan: others get their turn
 _LOOK_PAUSE = 0.5           # seconds in which all who ask for a look through queue/new ask for one
 _DATAGRAMS = 100            # read in one go
-_CONCURRENCY = {"remote": "concurrencyremote", "mailbox": "concurrencylocal",
-                "local": "concurrencylocal"}
+_CONCURRENCY = {"remote": "concurrencyremote", "mailbox": "concurrencylocal"}
 _DEFAULT_CONCURRENCY = 10
 
 
@@ -245,6 +245,8 @@ class Scheduler:
     def _limit(self, service: Destination) -> int:
         if service.concurrency is not None:
             return service.concurrency
+        if service.name == "local":
+            return account_deliveries(self._control.concurrencylocal)
         name = _CONCURRENCY.get(service.name)
         return int(self._control[name]) if name else _DEFAULT_CONCURRENCY
 
