@@ -224,7 +224,8 @@ def test_a_program_can_be_interrupted_as_usual(home):
     instruct(home, "alice", "|grep ^SigIgn: /proc/self/status >ignored; ls /proc/$$/fd >open\n")
     home.deliver(f"alice@{ME}")
     home.wait_until_empty()
-    assert (home.path / "mail/alice/ignored").read_text() == "SigIgn:\t0000000000000000\n"
+    ignored = int((home.path / "mail/alice/ignored").read_text().split()[1], 16)
+    assert ignored & 0x7fffffff == 0        # 32 and 33 are the C library's own; make(1) ignores them
     assert (home.path / "mail/alice/open").read_text() in ("0\n1\n2\n", "0\n1\n10\n2\n")
 
 
