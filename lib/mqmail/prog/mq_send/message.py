@@ -22,6 +22,7 @@ from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job
 from mqmail.prog.mq_send.verdicts import Clock, Verdict, due, lines_for, of_reply
 from mqmail.queue import lines, store
 from mqmail.queue import record as records
+from mqmail.xmtp.reply import untagged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -241,13 +242,13 @@ class Message:
     def _told(self, state: State, answer: Reply | None, why: str) -> None:
         seq = state.recipient.seq
         if answer is None or answer.code >= 300:
-            log.event("report_deferred", id=self.id, to=seq, said=answer.said() if answer else why)
+            log.event("report_deferred", id=self.id, to=seq, said=untagged(answer).said() if answer else why)
             return
         action = report.action(state)
         made = lines.told_line(seq, time.time(), action)
         self._unwritten.append(made)
         records.extend(self._record, made)
-        log.event("told", id=self.id, to=seq, action=action, said=answer.said()[:300])
+        log.event("told", id=self.id, to=seq, action=action, said=untagged(answer).said()[:300])
 
     # --- what is left ---
 
