@@ -242,7 +242,8 @@ class Message:
     def _told(self, state: State, answer: Reply | None, why: str) -> None:
         seq = state.recipient.seq
         if answer is None or answer.code >= 300:
-            log.event("report_deferred", id=self.id, to=seq, said=untagged(answer).said() if answer else why)
+            said = untagged(answer).said() if answer is not None else why
+            log.event("report_deferred", id=self.id, to=seq, said=said)
             return
         action = report.action(state)
         made = lines.told_line(seq, time.time(), action)
