@@ -32,15 +32,42 @@ class Answer:
 
 
 @value
+class Way:
+    """How a host is spoken to. *kind*: smtp, smtps (TLS from the first octet) or lmtp. *tls*: none, may,
+    encrypt or verify; *names*: those that the certificate must be for one of (``.example.org``:
+    anything below), *minimum*: 1.2, 1.3 or "" for any version, *sni*: "" for the host's name. *auth*: an
+    entry of control/credentials. *sources*: our addresses to connect from. *prefer*: ipv4, ipv6 or ""."""
+
+    kind: str = "smtp"
+    tls: str = "may"
+    names: tuple[str, ...] = ()
+    minimum: str = ""
+    sni: str = ""
+    auth: str = ""
+    sources: tuple[str, ...] = ()
+    prefer: str = ""
+
+
+DIRECT = Way()
+
+
+@value
 class Choice:
     """A host that takes a domain's mail. Without *addresses* either *trouble* says why they are not
-    known now, or they are the system's business (a host of smtproutes)."""
+    known now, or they are the system's business (the host of a route). A Unix socket (LMTP only) has
+    its path for *host* and 0 for *port*."""
 
     preference: int
     host: str
     port: int
     addresses: tuple[str, ...] = ()
     trouble: str = ""
+    way: Way = DIRECT
+
+    @property
+    def hop(self) -> tuple[str, int, Way]:
+        """What makes it another next hop than the others."""
+        return self.host, self.port, self.way
 
 
 @value

@@ -3,6 +3,8 @@
 The caller looks up domains (``lookups``, ``found``, ``failed``), carries out transfers (``transfers``)
 and says what became of them (``connected``, ``unreachable``, ``answered``, ``ended``), in any order.
 
+* A next hop is a host, a port and the way it is spoken to: what differs in one of them is another host
+  to the plan, and shares neither transfers nor lists.
 * Domains with equal MX lists are one *site* from then on, unless the first is on its way already.
 * The first untried site goes to one of its best hosts, together with all other untried sites that
   have this host among their best; up to 100 recipients go in one transfer.
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
 
-    from mqmail.mail.mxlist import Choice
+    from mqmail.mail.mxlist import Choice, Way
 
-    Hop = tuple[str, int]       # host and port
+    Hop = tuple[str, int, Way]      # host, port, way
 
     class Verdict(Protocol):
         """A reply: 2xx, 4xx or 5xx."""
@@ -189,8 +191,9 @@ class Plan:
         choices = list(choices)
         ranks = sorted({choice.preference for choice in choices})
         for choice in choices:
-            self._choices.setdefault((choice.host, choice.port), choice)
-        key = tuple(sorted([(ranks.index(c.preference), (c.host, c.port)) for c in choices]))
+            self._choices.setdefault(choice.hop, choice)
+        key = tuple(sorted([(ranks.index(c.preference), c.hop) for c in choices],
+                           key=lambda ranked: (ranked[0], ranked[1][:2])))
         site = self._merged.get(key)
         if site is None or not site.fresh or site.hosts != key:
             site = self._merged[key] = _Site(key)
