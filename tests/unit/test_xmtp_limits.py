@@ -4,6 +4,7 @@ import pytest
 
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import ProtocolError, Reply, reply
+from mqmail.xmtp.server import Limits, Server
 from support.dialogue import OFFER, Told, codes, opened
 
 ENVELOPE = b"MAIL FROM:<a@b.com>\r\nRCPT TO:<a@b.com>\r\n"
@@ -418,3 +419,16 @@ def test_recipients_are_accepted_in_the_order_of_their_commands():
         b"RCPT TO:<c@b.com>\r\nRCPT TO:<d@b.com>\r\n"
     )
     assert [rcpt.address for rcpt in told.server.accepted] == ["a@b.com", "c@b.com", "d@b.com"]
+
+
+def test_xhop_is_handed_out_to_xmq_callers_only_and_refused_by_who_does_not_know_it():
+    for words, expected in ((("XMQ",), [events.Hop]), (("PIPELINING",), [])):
+        server = Server("lmtp", "here.example", words, Limits(idle=0))
+        server.feed(b"LHLO me.example\r\nXHOP host=mx.example port=25\r\n")
+        server.answer(server.next_event())
+        event = server.next_event()
+        assert [type(event)] == (expected or [type(None)])
+        if expected:
+            assert event.facts == "host=mx.example port=25"
+            server.answer(event)
+        assert server.take_output().split(b"\r\n")[-2].startswith(b"502 5.5.1 ")

@@ -19,7 +19,7 @@ class Hello:
 @value
 class Mail:
     """MAIL. Wants a reply. *sender* is "" for ``<>``; *size* -1 when not declared; *ret* ""
-    or "full"/"hdrs"; *envid* decoded; *xid*, *xvia*, *xconn* only from XMQ callers."""
+    or "full"/"hdrs"; *envid* decoded; *xid*, *xvia*, *xconn*, *xforce* only from XMQ callers."""
 
     sender: str
     size: int = -1
@@ -31,6 +31,7 @@ class Mail:
     xid: str = ""
     xvia: str = ""
     xconn: int = 0
+    xforce: bool = False
 
 
 @value
@@ -45,6 +46,13 @@ class Rcpt:
     orcpt: str = ""
     x: tuple[tuple[str, str], ...] = ()
     number: int = 0
+
+
+@value
+class Hop:
+    """XHOP: where this session's messages are to be sent. Wants a reply (None: 502, not here)."""
+
+    facts: str
 
 
 @value

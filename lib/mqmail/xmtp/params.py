@@ -221,6 +221,7 @@ _MAIL: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "XID": ("XMQ", "xid", _x),
     "XVIA": ("XMQ", "xvia", _x),
     "XCONN": ("XMQ", "xconn", _count),
+    "XFORCE": ("XMQ", "xforce", _flag),
 }
 _RCPT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "NOTIFY": ("DSN", "notify", _notify),
