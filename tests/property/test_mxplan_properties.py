@@ -3,16 +3,17 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqmail.mail.mxlist import Choice
+from mqmail.mail.mxlist import DIRECT, Choice, Way
 from mqmail.mail.mxplan import MOST_RECIPIENTS, Plan
 from mqmail.xmtp.reply import Reply
 
 HOSTS = "abcdef"
+WAYS = (DIRECT, DIRECT, Way(tls="verify"), Way(auth="isp"))
 VERDICTS = {2: Reply(250), 4: Reply(450), 5: Reply(550)}
 DOWN, REFUSED, LATE = Reply(451, ("down",)), Reply(554, ("no service",)), Reply(451, ("too late",))
 
-lists = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(HOSTS)), min_size=1, max_size=5,
-                 unique_by=lambda entry: entry[1])
+hops = st.tuples(st.sampled_from(HOSTS), st.just(25), st.sampled_from(WAYS))
+lists = st.lists(st.tuples(st.integers(0, 2), hops), min_size=1, max_size=5, unique_by=lambda entry: entry[1])
 
 
 class Run:
@@ -28,8 +29,7 @@ class Run:
         self.told, self.answers, self.dead, self.offered = {}, {}, set(), {}
         self.running, self.asking, self.connections = [], [], set()
         self.gave_up = False
-        self.plan = Plan(self.domains, self.most, lambda hops: data.draw(st.sampled_from(sorted(hops))),
-                         self.tell)
+        self.plan = Plan(self.domains, self.most, lambda hops: data.draw(st.sampled_from(hops)), self.tell)
 
     def tell(self, number, verdict):
         assert number not in self.told
@@ -44,18 +44,19 @@ class Run:
 
     def check(self, transfer):
         """Whom it goes to, and whether it may."""
-        host = transfer.choice.host
+        hop = transfer.choice.hop
         assert 0 < len(transfer.recipients) <= MOST_RECIPIENTS
         assert not self.gave_up
-        assert host not in self.dead
-        assert all(t.choice.host != host or t in self.connections for t in self.running) \
-            or host in {t.choice.host for t in self.connections}
+        assert hop not in self.dead
+        assert all(t.choice.hop != hop or t in self.connections for t in self.running) \
+            or hop in {t.choice.hop for t in self.connections}
         for number in transfer.recipients:
             assert number not in self.told
             assert all(number not in t.recipients for t in self.running)
-            assert host not in self.offered.get(number, set())
-            ranks = {name: p for p, name in self.lists[self.domains[number]]}
-            assert all(ranks[h] >= ranks[host] for h in ranks
+            assert hop not in self.offered.get(number, set())
+            ranks = {one: p for p, one in self.lists[self.domains[number]]}
+            assert hop in ranks             # in this very way
+            assert all(ranks[h] >= ranks[hop] for h in ranks
                        if h not in self.offered.get(number, set()) | self.dead)
 
     def step(self):
@@ -63,7 +64,8 @@ class Run:
             domain = self.asking.pop(self.data.draw(st.integers(0, len(self.asking) - 1)))
             if self.data.draw(st.integers(0, 9)) == 0:
                 return self.plan.failed(domain, VERDICTS[4])
-            return self.plan.found(domain, [Choice(p, name, 25) for p, name in self.lists[domain]])
+            return self.plan.found(domain, [
+                Choice(p, host, port, way=way) for p, (host, port, way) in self.lists[domain]])
         transfer = self.running[self.data.draw(st.integers(0, len(self.running) - 1))]
         if transfer not in self.connections:
             if self.data.draw(st.booleans(), label="reached"):
@@ -74,15 +76,15 @@ class Run:
 
     def unreachable(self, transfer):
         self.running.remove(transfer)
-        if not any(t.choice.host == transfer.choice.host for t in self.running):
-            self.dead.add(transfer.choice.host)
+        if not any(t.choice.hop == transfer.choice.hop for t in self.running):
+            self.dead.add(transfer.choice.hop)
         self.plan.unreachable(transfer, self.data.draw(st.sampled_from([DOWN, REFUSED])))
 
     def carry(self, transfer):
         kinds = self.data.draw(st.sampled_from(["2", "4", "5", "45", "24", "245"]))
         for n, number in enumerate(transfer.recipients):
             verdict = VERDICTS[int(kinds[n % len(kinds)])]
-            self.offered.setdefault(number, set()).add(transfer.choice.host)
+            self.offered.setdefault(number, set()).add(transfer.choice.hop)
             self.answers.setdefault(number, []).append(verdict)
             self.plan.answered(transfer, number, verdict)
         self.running.remove(transfer)

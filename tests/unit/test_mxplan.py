@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from mqmail.mail.mxlist import Choice
+from mqmail.mail.mxlist import DIRECT, Choice, Way
 from mqmail.mail.mxplan import MOST_LOOKUPS, Plan
 from mqmail.xmtp.reply import Reply
 
@@ -68,7 +68,25 @@ def test_the_host_that_most_share_is_taken():
 def test_equal_hosts_are_taken_at_random():
     asked = []
     World(["x"], {"x": "10 a, 10 b, 20 c"}, pick=lambda hops: asked.append(hops) or hops[-1]).next()
-    assert asked == [[("a", 25), ("b", 25)]]
+    assert asked == [[("a", 25, DIRECT), ("b", 25, DIRECT)]]
+
+
+def test_unequal_ways_are_unequal_hosts():
+    """Neither do lists merge nor do sites share a host; equal ways do, whoever made them."""
+    told = {}
+    plan = Plan(["x", "y", "z"], 5, min, told.__setitem__)
+    plan.lookups()
+    for domain, tls in (("x", "may"), ("y", "verify"), ("z", "verify")):
+        plan.found(domain, [Choice(10, "a", 25, way=Way(tls=tls)), Choice(20, "b", 25)])
+    first, second = plan.transfers()
+    assert [(t.choice.way.tls, t.recipients) for t in (first, second)] == [
+        ("may", (0,)), ("verify", (1, 2))]
+    plan.unreachable(second, DOWN)          # a host that cannot be reached in one way
+    plan.connected(first)                   # goes on in the other
+    plan.answered(first, 0, LATER)
+    plan.ended(first)
+    (last,) = plan.transfers()
+    assert (last.choice.host, sorted(last.recipients)) == ("b", [0, 1, 2])
 
 
 def test_5xx_is_final():

@@ -47,6 +47,11 @@ class Way:
     sources: tuple[str, ...] = ()
     prefer: str = ""
 
+    def facts(self) -> dict[str, str]:
+        """As XHOP has them; what is empty is to be left out."""
+        return {"kind": self.kind, "tls": self.tls, "names": ",".join(self.names), "min": self.minimum,
+                "sni": self.sni, "auth": self.auth, "source": ",".join(self.sources)}
+
 
 DIRECT = Way()
 
@@ -132,6 +137,11 @@ def literal(domain: str, port: int, limits: Limits) -> list[Choice] | NoHosts:
     """The host that an address literal names (RFC 5321 section 4.1.3)."""
     ip = lower_ascii(domain[1:-1]).removeprefix("ipv6:")
     return choices(domain, [(0, domain)], {domain: [Answer(FOUND, (ip,))]}, port, limits)
+
+
+def preferred(addresses: Iterable[str], family: str) -> tuple[str, ...]:
+    """Those of *family* (ipv4, ipv6, or "": as they are) first, otherwise in their order."""
+    return tuple(sorted(addresses, key=lambda ip: bool(family) and (":" in ip) != (family == "ipv6")))
 
 
 def _merge(answers: Iterable[Answer]) -> list[str]:
