@@ -24,13 +24,19 @@ default_login_user = {user}
 default_internal_group = {group}
 mail_location = {location}
 auth_username_format = %n
+auth_mechanisms = {mechanisms}
+auth_failure_delay = 0
 passdb {{
-  driver = static
-  args = password=pw
+  {passdb}
 }}
 userdb {{
-  driver = static
-  args = uid={user} gid={group} home={dir}/home/%n allow_all_users=yes
+  {userdb}
+}}
+service auth {{
+  chroot =
+  unix_listener {dir}/auth {{
+    mode = 0666
+  }}
 }}
 service anvil {{
   chroot =
@@ -53,15 +59,24 @@ service lmtp {{
   inet_listener lmtp {{
     port = {lmtp}
   }}
+  unix_listener {dir}/lmtp {{
+    mode = 0666
+  }}
 }}
 """
+ANYBODY = ("driver = static\n  args = password=pw",
+           "driver = static\n  args = uid={user} gid={group} home={dir}/home/%n allow_all_users=yes")
+USERS = "driver = passwd-file\n  args = username_format=%n {dir}/users"
+MECHANISMS = "plain login cram-md5 scram-sha-256"
 
 
 class Dovecot:
     """Its files are below *home*'s directory, its account is the home's owner. *location*: where mail
-    is, as mail_location says it. ``imap`` and ``lmtp`` are its ports."""
+    is, as mail_location says it. *passwords*: of the only users that there are; without it there is
+    everybody, with "pw". ``imap`` and ``lmtp`` are its ports, ``socket`` is where it speaks LMTP too,
+    ``auth`` where other servers ask for AUTH (by MECHANISMS if users have passwords of their own)."""
 
-    def __init__(self, home, launch, location):
+    def __init__(self, home, launch, location, passwords=None):
         self.imap, self.lmtp = free_port(), free_port()
         self._launch = launch
         self._dir = Path(home.top, "dovecot")
@@ -69,9 +84,16 @@ class Dovecot:
         for path in (self._dir, self._dir / "run", self._dir / "home"):
             path.mkdir()
             shutil.chown(path, owner.st_uid, owner.st_gid)
+        self.socket, self.auth = str(self._dir / "lmtp"), str(self._dir / "auth")
+        names = {"user": pwd.getpwuid(owner.st_uid).pw_name, "group": grp.getgrgid(owner.st_gid).gr_name,
+                 "dir": self._dir}
+        passdb, userdb = ANYBODY if passwords is None else (USERS, USERS)
         (self._dir / "conf").write_text(CONF.format(
-            dir=self._dir, location=location, imap=self.imap, lmtp=self.lmtp,
-            user=pwd.getpwuid(owner.st_uid).pw_name, group=grp.getgrgid(owner.st_gid).gr_name))
+            location=location, imap=self.imap, lmtp=self.lmtp, passdb=passdb.format(**names),
+            userdb=userdb.format(**names), mechanisms=MECHANISMS if passwords else "plain", **names))
+        (self._dir / "users").write_text("".join(
+            [f"{name}:{{PLAIN}}{password}:{owner.st_uid}:{owner.st_gid}::{self._dir}/home/{name}::\n"
+             for name, password in (passwords or {}).items()]))
 
     def start(self):
         """Returns when IMAP and LMTP are spoken."""
