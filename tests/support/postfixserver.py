@@ -12,7 +12,6 @@ Return-Path, X-Original-To and Delivered-To. The Received field says what TLS an
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -99,7 +98,7 @@ class PostfixServer:
             env={"PATH": os.environ["PATH"], "MAIL_CONFIG": str(config)},
             preexec_fn=lambda: die_with_parent(parent))
         for ip, _ in self._listeners:
-            wait_until(lambda ip=ip: self._accepts(ip), f"Postfix at {ip}: {self._program.log()}")
+            self._program.wait_for_port(self.port, ip)
         wait_until(lambda: self.log("daemon started"), "Postfix's log")
         return self
 
@@ -113,14 +112,6 @@ class PostfixServer:
         (self._top / "etc/main.cf").write_text(
             MAIN.format(top=self._top, uid=user.pw_uid, gid=user.pw_gid) + added)
         (self._top / "etc/master.cf").write_text("".join([text for _, text in self._listeners]) + MASTER)
-
-    def _accepts(self, ip):
-        assert self._program.process.poll() is None, self._program.log()
-        try:
-            socket.create_connection((ip, self.port)).close()
-        except ConnectionRefusedError:
-            return False
-        return True
 
     def stop(self):
         """Its master ends its children."""

@@ -11,7 +11,7 @@ import pytest
 
 from support.home import ROOT, SECONDS, owner_name, wait_until
 
-ALSO = "/usr/sbin:/usr/lib/git-core"
+ALSO = f"/usr/sbin:/usr/lib/git-core:{ROOT}/build/exim/usr/sbin"
 
 
 def need(*names):
@@ -47,10 +47,10 @@ def runs(pid):
         return False
 
 
-def answers(port):
-    """Whether somebody accepts connections at *port* of 127.0.0.1."""
+def answers(port, ip="127.0.0.1"):
+    """Whether somebody accepts connections at *port* of *ip*."""
     try:
-        socket.create_connection(("127.0.0.1", port), SECONDS).close()
+        socket.create_connection((ip, port), SECONDS).close()
     except OSError:
         return False
     return True
@@ -65,11 +65,11 @@ class Program:
             self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL,
                                             stdout=output, stderr=output, **options)
 
-    def wait_for_port(self, port):
+    def wait_for_port(self, port, ip="127.0.0.1"):
         """Until it accepts connections there."""
         def accepts():
             assert self.process.poll() is None, self.log()
-            return answers(port)
+            return answers(port, ip)
         wait_until(accepts, f"port {port}")
         return self
 
