@@ -185,6 +185,11 @@ class ReplyReader:
         self._code = 0
         self._status = ""
 
+    @property
+    def partial(self) -> bool:
+        """Whether a part of a reply has come."""
+        return bool(self._buffer or self._lines)
+
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that *data* completes. Raises ProtocolError on what is not a reply."""
         return list(self.read(data))
