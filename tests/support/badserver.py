@@ -3,19 +3,31 @@
     with BadServer({"RCPT": b"550 5.1.1 no\r\n", "BODY": CLOSE}) as server: … server.port …
 
 The script maps what the server hears (``CONNECT``, verbs, ``BODY``: the end of the message, by DATA or
-BDAT LAST) to what it does: octets to send, CLOSE, SILENT, READ (wait for the next octets), several of
-these: ``(b"421 bye\r\n", CLOSE)``, or a function that gets the command's line and gives one of these.
-What the script leaves out is answered well.
+BDAT LAST) to what it does: octets to send, CLOSE, RESET (the connection), SILENT, STUCK (read nothing
+any more), READ (wait for the next octets), Endless octets, several of these: ``(b"421 x\r\n", CLOSE)``,
+or a function that gets the command's line and gives one of these. What the script leaves out is answered
+well.
 """
 
+import select
 import socket
+import struct
 import threading
+import time
 
-CLOSE, SILENT, READ = "close", "silent", "read"
+CLOSE, RESET, SILENT, STUCK, READ = "close", "reset", "silent", "stuck", "read"
 SECONDS = 20
 OFFER = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")
 GOOD = {"CONNECT": b"220 bad.example ESMTP\r\n", "HELO": b"250 bad.example\r\n", "DATA": b"354 go\r\n",
         "BODY": b"250 2.0.0 taken\r\n", "QUIT": (b"221 bye\r\n", CLOSE)}
+
+
+class Endless:
+    """Octets to send again and again, *pause* seconds apart, until the other side has had enough."""
+
+    def __init__(self, octets, pause=0.0):
+        self.octets = octets
+        self.pause = pause
 
 
 class BadServer:
@@ -115,10 +127,17 @@ class BadServer:
         acts = self._script.get(verb, b"250 2.0.0 ok\r\n")
         acts = acts(line.decode().rstrip("\r\n")) if callable(acts) else acts
         for act in acts if isinstance(acts, tuple) else (acts,):
-            if act == CLOSE:
+            if act in (CLOSE, RESET):
+                if act == RESET:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return False
             if act == SILENT:
                 return sock.recv(1) != b""      # until the other side gives up
+            if act == STUCK:
+                _wait_for_end(sock)
+                return False
+            if isinstance(act, Endless):
+                _send_endlessly(sock, act)
             if act == READ:
                 sock.recv(1)
                 continue
@@ -126,6 +145,20 @@ class BadServer:
             for piece in [act[i:i + 1] for i in range(len(act))] if self._split else [act]:
                 sock.sendall(piece)
         return True
+
+
+def _wait_for_end(sock):
+    """Until the other side has closed, whatever it has sent before."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    poll.poll(SECONDS * 1000)
+
+
+def _send_endlessly(sock, act):
+    """Ends by an OSError."""
+    while True:
+        sock.sendall(act.octets)
+        time.sleep(act.pause)
 
 
 def _verb(line):
