@@ -295,13 +295,71 @@ def test_the_plan_is_printed():
         assert done.returncode == 100
         lines = done.stdout.decode().splitlines()
         assert sorted(lines[:7]) == sorted([
-            "x.test:", f"  10 a.test:{port} 127.0.0.2", f"  20 b.test:{port} 127.0.0.3",
-            "y.test:", f"  5 a.test:{port} 127.0.0.2",
-            "r.test:", "  0 192.0.2.1:26 (by control/smtproutes)"])
+            "x.test:", f"  10 a.test:{port} 127.0.0.2 by=mx kind=smtp tls=may",
+            f"  20 b.test:{port} 127.0.0.3 by=mx kind=smtp tls=may",
+            "y.test:", f"  5 a.test:{port} 127.0.0.2 by=mx kind=smtp tls=may",
+            "r.test:", "  0 192.0.2.1:26 by=smtproutes kind=smtp tls=may"])
         assert sorted(lines[7:]) == sorted([
-            f"to a.test:{port} in one transaction:", "  1@x.test", "  2@Y.test",
-            "to 192.0.2.1:26 in one transaction:", "  4@r.test",
+            f"to a.test:{port} kind=smtp tls=may in one transaction:", "  1@x.test", "  2@Y.test",
+            "to 192.0.2.1:26 kind=smtp tls=may in one transaction:", "  4@r.test",
             "3@null.test: 550 5.1.10 null.test takes no mail (null MX)"])
         assert run("mq-route", "--home", home, "1@bad.test", check=False).returncode == 111
         assert run("mq-route", "--home", home, "1@x.test").stdout.count(b"transaction") == 1
         assert run("mq-route", "--home", home, "nobody", check=False).returncode == 100
+
+
+def route_lines(world, *words):
+    """What mq-route prints, a line for each transaction, which come in no certain order."""
+    done = run("mq-route", "--home", str(world.rig.home.path), *words, check=False)
+    domains, to, transactions = done.stdout.decode().partition("to ")
+    return domains.splitlines() + sorted((to + transactions).replace(":\n  ", ": ").splitlines())
+
+
+def test_routes_by_sender_policies_and_the_fallback_are_printed():
+    zone = ["x.test. 60 IN MX 10 a.test.", "y.test. 60 IN MX 10 a.test."]
+    with World(zone, {"bad.test": "servfail"}, a=None) as world:
+        port = world.port
+        world.rig.home.control(
+            smtproutes=f"::{port} prefer=ipv4\nl.test:lmtp:/run/l.sock\n",
+            senderroutes="alice@home.test:smtps:[2001:db8::25] auth=isp source=192.0.2.9\n"
+                         "<>:null.test:26\n",
+            fallbackroute="smart.test:587 auth=smart\n",
+            tlspolicy="y.test: verify names=mx.y.test min=1.3\nsmart.test: encrypt\n")
+        assert route_lines(world, "-f", "bob@home.test", "1@x.test", "2@y.test") == [
+            "x.test:",
+            f"  10 a.test:{port} 127.0.0.2 by=mx kind=smtp tls=may prefer=ipv4",
+            "  65536 smart.test:587 by=fallbackroute kind=smtp tls=encrypt auth=smart",
+            "y.test:",
+            f"  10 a.test:{port} 127.0.0.2 by=mx kind=smtp tls=verify names=mx.y.test min=1.3"
+            " prefer=ipv4",
+            "  65536 smart.test:587 by=fallbackroute kind=smtp tls=verify names=mx.y.test min=1.3"
+            " auth=smart",
+            f"to a.test:{port} kind=smtp tls=may in one transaction: 1@x.test",
+            f"to a.test:{port} kind=smtp tls=verify names=mx.y.test min=1.3 in one transaction: 2@y.test"]
+        assert route_lines(world, "--sender", "Alice@HOME.test", "1@x.test", "2@l.test") == [
+            "x.test:", "  0 [2001:db8::25]:465 by=senderroutes kind=smtps tls=encrypt auth=isp"
+            " source=192.0.2.9",
+            "l.test:", "  0 /run/l.sock by=smtproutes kind=lmtp tls=none",
+            "to /run/l.sock kind=lmtp tls=none in one transaction: 2@l.test",
+            "to [2001:db8::25]:465 kind=smtps tls=encrypt auth=isp source=192.0.2.9 in one transaction:"
+            " 1@x.test"]
+        for words in ([], ["-f", "<>"], ["-f", ""]):
+            assert route_lines(world, *words, "1@x.test")[1] == (
+                "  0 null.test:26 by=senderroutes kind=smtp tls=may")
+        assert route_lines(world, "-f", "b@home.test", "1@bad.test")[:2] == [
+            "bad.test:", "  65536 smart.test:587 by=fallbackroute kind=smtp tls=encrypt auth=smart"]
+        assert route_lines(world, "-f", "b@home.test", "1@none.test") == [
+            "1@none.test: 550 5.1.2 none.test does not exist"]
+
+
+def test_mail_goes_by_its_sender_and_to_the_fallback():
+    zone = ["x.test. 60 IN MX 10 a.test."]
+    with World(zone, a=None, smart={}, fall={}) as world:
+        port = world.port
+        world.rig.home.control(fallbackroute=f"127.0.0.4:{port}\n",
+                               senderroutes=f"away.test:127.0.0.3:{port}\n")
+        world.rig.route(f"::{port}")        # has control read again
+        world.rig.send("1@x.test", sender="me@away.test")
+        world.rig.send("2@x.test", sender="me@home.test")
+        assert world.hosts["smart"].heard("RCPT") == ["RCPT TO:<1@x.test>"]
+        assert world.hosts["fall"].heard("RCPT") == ["RCPT TO:<2@x.test>"]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqmail.base.failure import BadFile
-from mqmail.control import domains, hosts, lines, networks, users
+from mqmail.control import domains, lines, networks, routes, users
 from mqmail.control.reader import _parser
 from mqmail.control.table import LINE, NUMBER, TABLE_OF_FILES
 from mqmail.control.values import number

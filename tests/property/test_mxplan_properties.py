@@ -13,7 +13,8 @@ VERDICTS = {2: Reply(250), 4: Reply(450), 5: Reply(550)}
 DOWN, REFUSED, LATE = Reply(451, ("down",)), Reply(554, ("no service",)), Reply(451, ("too late",))
 
 hops = st.tuples(st.sampled_from(HOSTS), st.just(25), st.sampled_from(WAYS))
-lists = st.lists(st.tuples(st.integers(0, 2), hops), min_size=1, max_size=5, unique_by=lambda entry: entry[1])
+lists = st.lists(st.tuples(st.integers(0, 2), hops), min_size=1, max_size=5,
+                 unique_by=lambda entry: entry[1])
 
 
 class Run:
@@ -29,7 +30,8 @@ class Run:
         self.told, self.answers, self.dead, self.offered = {}, {}, set(), {}
         self.running, self.asking, self.connections = [], [], set()
         self.gave_up = False
-        self.plan = Plan(self.domains, self.most, lambda hops: data.draw(st.sampled_from(hops)), self.tell)
+        self.plan = Plan(self.domains, self.most, lambda best: data.draw(st.sampled_from(best)),
+                         self.tell)
 
     def tell(self, number, verdict):
         assert number not in self.told

@@ -8,7 +8,19 @@ import pwd
 import pytest
 
 from mqmail.base.failure import BadFile
-from mqmail.control import aliases, destinations, domains, hosts, injectors, lines, networks, users
+from mqmail.control import (
+    aliases,
+    destinations,
+    domains,
+    hosts,
+    injectors,
+    lines,
+    networks,
+    remote,
+    routes,
+    tlspolicy,
+    users,
+)
 from mqmail.control.table import BY_NAME
 
 PARSERS = {
@@ -17,7 +29,12 @@ PARSERS = {
     "users": users.parse_users,
     "aliases": aliases.parse_aliases,
     "relayclients": networks.parse_networks,
-    "smtproutes": hosts.parse_routes,
+    "smtproutes": routes.parse_smtproutes,
+    "senderroutes": routes.parse_senderroutes,
+    "fallbackroute": routes.parse_fallback,
+    "tlspolicy": tlspolicy.parse_tlspolicy,
+    "remotetimeouts": remote.parse_timeouts,
+    "remotesessions": remote.parse_sessions,
     "resolvers": hosts.parse_resolvers,
     "destinations": destinations.parse_destinations,
     "listeners": hosts.parse_listeners,
@@ -144,20 +161,6 @@ def test_networks():
     assert not parse("relayclients", "").contains("127.0.0.1")
 
 
-def test_routes():
-    found = parse(
-        "smtproutes",
-        "a.example:hop.example:26\n.a.example:[2001:db8::1]:27\nb.example:\n"
-        "[192.0.2.7]:x.example\n:smart.example\n",
-    )
-    assert found.lookup("A.example") == ("hop.example", 26)
-    assert found.lookup("x.y.a.example") == ("2001:db8::1", 27)
-    assert found.lookup("b.example") == ("", 25)
-    assert found.lookup("[192.0.2.7]") == ("x.example", 25)
-    assert found.lookup("else.test") == ("smart.example", 25)
-    assert parse("smtproutes", "a.example:h.example\n").lookup("b.example") is None
-
-
 def test_resolvers():
     assert parse("resolvers", "192.0.2.1\n192.0.2.1:5353\n2001:db8::53\n[2001:db8::53]:54\n") == (
         ("192.0.2.1", 53), ("192.0.2.1", 5353), ("2001:db8::53", 53), ("2001:db8::53", 54))
@@ -249,7 +252,67 @@ MISTAKES = [
     ("smtproutes", "a.example:h:1_0", "not a port"),
     ("smtproutes", "a.example:h:٢٥", "not a port"),
     ("smtproutes", "a.example:[::1:25", "IPv6 address with a port"),
-    ("smtproutes", "a.example:h h", "not a domain"),
+    ("smtproutes", "a.example:h h", "not name=value: 'h'"),
+    ("smtproutes", "a.example:h_:25:", "not a port"),
+    ("smtproutes", "a.example:25", "'25' names no host"),
+    ("smtproutes", "a.example:smtp:25", "'smtp:25' names no host"),
+    ("smtproutes", "a.example:smtps:", "'smtps:' names no host"),
+    ("smtproutes", "a.example:lmtp::24", "'lmtp::24' names no host"),
+    ("smtproutes", "a.example:lmtp:/" + "p" * 107, "at most 107 bytes"),
+    ("smtproutes", "a.example:lmtp:run/x.sock", "not a domain"),
+    ("smtproutes", "a.example:smtp:/run/x.sock", "not a domain"),
+    ("smtproutes", "a.example:2001:db8::1", r"as \[2001:db8::1\]:25"),
+    ("smtproutes", "a.example:h auth=", "auth=: write no other facts"),
+    ("smtproutes", "a.example:h tls=may", "tls=may: write no other facts than auth=, source=, prefer="),
+    ("smtproutes", "a.example:h auth=a auth=b", "auth given twice"),
+    ("smtproutes", "a.example:h auth=a/b", "auth=a/b: write the name"),
+    ("smtproutes", "a.example:h auth=" + "a" * 65, "at most 64 letters"),
+    ("smtproutes", "a.example: auth=isp", "auth= needs a host"),
+    ("smtproutes", "a.example: prefer=ipv5", "prefer=ipv4 or prefer=ipv6"),
+    ("smtproutes", "a.example: source=192.0.2.1,192.0.2.2", "at most one address of each family"),
+    ("smtproutes", "a.example: source=192.0.2", "one IPv4 address, one IPv6"),
+    ("smtproutes", "a.example: source=::ffff:192.0.2.1", "one IPv4 address, one IPv6"),
+    ("smtproutes", "a.example: source=192.0.2.1,", "one IPv4 address, one IPv6"),
+    ("smtproutes", "a.example:lmtp:/run/x source=192.0.2.1", "Unix socket has neither"),
+    ("smtproutes", "b\u00fccher.example:h", "begins with xn--"),
+    ("smtproutes", "a.example:b\u00fccher.example", "begins with xn--"),
+    ("smtproutes", "a@b.example:h", "not a domain"),
+    ("senderroutes", ":h", "written into smtproutes"),
+    ("senderroutes", "a@@b:h", "bad local part"),
+    ("senderroutes", "a@b.example:h\nA@B.example:i", "line 2: 'A@B.example' is given twice"),
+    ("senderroutes", "a@b\u00fccher.example:h", "begins with xn--"),
+    ("senderroutes", '"a:b@c.example:h', "no colon"),
+    ("fallbackroute", "a.example\n# or\nb.example", "line 3: there is one fallback route already"),
+    ("fallbackroute", ":587", "':587' names no host"),
+    ("fallbackroute", "prefer=ipv4", "names no host"),
+    ("tlspolicy", "a.example", "no colon: write DOMAIN: LEVEL"),
+    ("tlspolicy", "a.example:", "says no level"),
+    ("tlspolicy", "a.example: Verify", "says no level"),
+    ("tlspolicy", "[2001:db8::1] may", "no colon"),
+    ("tlspolicy", "[2001:db8::1]x: may", "bad address literal"),
+    ("tlspolicy", ".: may", "lone dot"),
+    ("tlspolicy", "a.example: none min=1.2", "min= means nothing without TLS"),
+    ("tlspolicy", "a.example: encrypt names=b.example", "names= are only looked at by the level verify"),
+    ("tlspolicy", "a.example: verify names=", "names=: write no other facts"),
+    ("tlspolicy", "a.example: verify names=b.example,,c.example", "not a domain"),
+    ("tlspolicy", "a.example: verify names=" + ",".join(["b.example"] * 101), "more than 1000 characters"),
+    ("tlspolicy", "a.example: verify min=1.1", "min=1.2 or min=1.3"),
+    ("tlspolicy", "a.example: may sni=192.0.2.1", "no address"),
+    ("tlspolicy", "a.example: may sni=[192.0.2.1]", "no address"),
+    ("tlspolicy", "a.example: may\nA.example: none", "line 2: 'A.example' is given twice"),
+    ("tlspolicy", "[2001:db8::1]: may\n[2001:DB8::1]: none", "given twice"),
+    ("tlspolicy", "b\u00fccher.example: may", "begins with xn--"),
+    ("remotetimeouts", "data", "write a name and a value"),
+    ("remotetimeouts", "dot 5", "the name one of greeting hello starttls"),
+    ("remotetimeouts", "data 0", "from 1 to 86400"),
+    ("remotetimeouts", "data 1 2", "'1 2' is not a number"),
+    ("remotetimeouts", "data 1_0", "not a number"),
+    ("remotetimeouts", "data 5\ndata 6", "line 2: data is given twice"),
+    ("remotesessions", "probe maybe", "yes or no"),
+    ("remotesessions", "idle 3601", "from 0 to 3600"),
+    ("remotesessions", "uses 0", "from 1 to 1000000"),
+    ("remotesessions", "start 6\nmost 5", "start 6 is more than most 5"),
+    ("remotesessions", "start 21", "start 21 is more than most 20"),
     ("smtproutes", ":a\n:b", "line 2: '' is given twice"),
     ("destinations", "x:lmtp:unix", "not a destination"),
     ("destinations", "x:smtp:unix:y", "smtp:unix is not known"),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqmail.base.waiter import Running
-from mqmail.control.hosts import Routes
+from mqmail.control.routes import Routing
 from mqmail.mail.mxlist import FAILED, FOUND, NOTHING, UNKNOWN, Answer, Choice, Limits, NoHosts
 from mqmail.net import dns as net_dns
 from mqmail.net import mx
@@ -35,7 +35,7 @@ class Rig:
         self.loop = new_loop()
         self.resolver = Resolver(self.loop, Deadlines(self.loop), [(s.ip, s.port) for s in servers])
         limits = Limits(frozenset(names), lambda ip: False, lambda ip: ip in refused)
-        self.finder = mx.Finder(self.loop, self.resolver, limits, Routes({}))
+        self.finder = mx.Finder(self.loop, self.resolver, limits, Routing())
 
     def run(self, *coroutines):
         """What they give, run side by side."""
@@ -58,7 +58,7 @@ class Rig:
         return self.run(self.resolver.ask(name, kind))[0]
 
     def find(self, domain):
-        return self.run(self.finder.find(domain))[0]
+        return self.run(self.finder.find(domain, ""))[0]
 
 
 @pytest.fixture(autouse=True)

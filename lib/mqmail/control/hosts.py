@@ -1,12 +1,9 @@
-"""listeners, resolvers and smtproutes: addresses and ports of this host and of others."""
+"""listeners and resolvers: addresses and ports."""
 
 from __future__ import annotations
 
-from mqmail.base.value import value
-from mqmail.control.domains import domain_pattern, suffixes
-from mqmail.control.values import domain as check_domain
 from mqmail.control.values import is_number
-from mqmail.mail.address import is_ipv4, is_ipv6, lower_ascii
+from mqmail.mail.address import is_ipv4, is_ipv6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,35 +63,3 @@ def parse_resolvers(lines: Lines, _me: str) -> tuple[tuple[str, int], ...]:
             raise ValueError(f"{line} is given twice: remove one of the lines")
         found.append(server)
     return tuple(found)
-
-
-@value
-class Routes:
-    """Next hops: domain, ``.domain`` or "" (all) to (host, port)."""
-
-    hops: dict[str, tuple[str, int]]
-
-    def lookup(self, domain: str) -> tuple[str, int] | None:
-        """The next hop for *domain*, None when no line matches. The host "" means: the domain's own
-        MX hosts, at that port. First match: the domain, each parent with its dot, the empty name."""
-        for name in suffixes(lower_ascii(domain)):
-            if name in self.hops:
-                return self.hops[name]
-        return None
-
-
-def parse_routes(lines: Lines, _me: str) -> Routes:
-    """Lines ``domain:host:port``, ``.domain:host``, ``:host``, ``domain:`` (its MX)."""
-    hops: dict[str, tuple[str, int]] = {}
-    for line in lines:
-        name, colon, hop = line.partition(":")
-        if not colon:
-            raise ValueError(f"{line!a} has no colon: write DOMAIN:HOST or DOMAIN:HOST:PORT")
-        host, port = split_port(hop)
-        if host and not is_ipv6(host):
-            check_domain(host)
-        key = domain_pattern(name)
-        if key in hops:
-            raise ValueError(f"{name!a} is given twice: remove one of the lines")
-        hops[key] = (host, parse_port(port) if port else SMTP_PORT)
-    return Routes(hops)

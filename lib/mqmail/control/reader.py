@@ -1,7 +1,8 @@
 """Reading control files: all that is asked for, or BadFile.
 
 A control file belongs to root, to the owner of the home or to us, and nobody else can write it,
-nor the directories it is reached through. To reload, ``load`` again: nothing changes until all is read.
+nor the directories it is reached through; one with secrets is not for others to read either.
+To reload, ``load`` again: nothing changes until all is read.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _is_ignored(name: str) -> bool:
 
 def _value(directory: _Directory, row: Row, me: str) -> Any:
     path = f"{directory.path}/{row.name}"
-    data = directory.read(row.name)
+    data = directory.read(row)
     if data is None:
         if row.default is None:
             raise BadFile(f"{path} line 1: is missing: write this host's full name into it, such as"
@@ -113,10 +114,12 @@ def _value(directory: _Directory, row: Row, me: str) -> Any:
 
 def _parser(row: Row) -> Callable[[lines.Lines, str], Any]:
     """A table's module is imported when its file is read: most programs need few of them."""
-    module, _, function = row.parser.partition(".")
-    parser: Callable[[lines.Lines, str], Any] = getattr(
-        __import__(f"mqmail.control.{module}", fromlist=[function]), function)
+    parser: Callable[[lines.Lines, str], Any] = getattr(_module(row), row.parser.partition(".")[2])
     return parser
+
+
+def _module(row: Row) -> Any:
+    return __import__(f"mqmail.control.{row.parser.partition('.')[0]}", fromlist=["*"])
 
 
 def preload() -> None:
@@ -147,9 +150,9 @@ class _Directory:
             raise BadFile(f"{path}: belongs to uid {found.st_uid}: it must be root's, the home's owner's"
                           " or our own")
 
-    def read(self, name: str) -> bytes | None:
-        """The content of file *name*; None when there is none."""
-        path = f"{self.path}/{name}"
+    def read(self, row: Row) -> bytes | None:
+        """The content of a file; None when there is none."""
+        path = f"{self.path}/{row.name}"
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -160,6 +163,8 @@ class _Directory:
             raise BadFile(f"{path}: {error.strerror}") from None
         try:
             self._check(path, os.fstat(fd))
+            if row.secret:
+                _module(row).check_mode(path, os.fstat(fd))
             return files.read_fd_bounded(fd, path, LARGEST)
         finally:
             os.close(fd)

@@ -35,6 +35,7 @@ class Row:
     lowest: int = 0
     highest: int = 0
     parser: str = ""                            # of a LIST or TABLE: "module.function" in control/
+    secret: bool = False                        # others must not read it: its module has check_mode
 
     @property
     def uses_me(self) -> bool:
@@ -71,8 +72,18 @@ TABLE_OF_FILES = (
           "characters that separate a mailbox's name from a detail"),
     _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve",
            "networks whose hosts may send mail to other domains"),
-    _lines("smtproutes", TABLE, "hosts.parse_routes", "", "mq-route mq-rspawn",
+    _lines("smtproutes", TABLE, "routes.parse_smtproutes", "", "mq-route mq-rspawn",
            "next hops for domains, instead of their MX hosts"),
+    _lines("senderroutes", TABLE, "routes.parse_senderroutes", "", "mq-route mq-rspawn",
+           "next hops for senders, instead of the MX hosts"),
+    _lines("fallbackroute", LIST, "routes.parse_fallback", "", "mq-route mq-rspawn",
+           "the next hop for mail whose MX hosts all fail for now"),
+    Row("credentials", TABLE, "", "mq-remote", "user names and secrets for other hosts",
+        parser="credentials.parse_credentials", secret=True),
+    _lines("tlspolicy", TABLE, "tlspolicy.parse_tlspolicy", "", "mq-route mq-rspawn",
+           "what mail to a domain or host wants of TLS"),
+    _line("tlsauthorities", values.authorities, "system", "mq-remote",
+          "a file with the certificates of authorities, or system"),
     _lines("resolvers", LIST, "hosts.parse_resolvers", "", "mq-route mq-rspawn",
            "DNS servers, instead of the system's"),
     _lines("refusednetworks", LIST, "networks.parse_networks", _NOT_FOR_MAIL, "mq-route mq-rspawn",
@@ -103,6 +114,12 @@ TABLE_OF_FILES = (
             "processes that share the SMTP sessions"),
     _number("timeoutsmtpd", "300", (1, _DAY), "seconds", "xmtpd",
             "how long a client may be silent (RFC 5321 asks for 300)"),
+    _number("processesremote", "2", (1, 64), "processes", "mq-rspawn",
+            "processes that talk to other hosts"),
+    _lines("remotesessions", TABLE, "remote.parse_sessions", "", "mq-rspawn",
+           "how many sessions other hosts get, and how long each is used"),
+    _lines("remotetimeouts", TABLE, "remote.parse_timeouts", "", "mq-remote",
+           "how long another host may take at each step of a session"),
     _number("timeoutremote", "1200", (1, _DAY), "seconds", "mq-rspawn",
             "how long another host may take to answer"),
     _number("timeoutconnect", "60", (1, _DAY), "seconds", "mq-rspawn",

@@ -3,6 +3,7 @@ raises ValueError with what is wrong and what to write instead."""
 
 from __future__ import annotations
 
+from mqmail.base import xtext
 from mqmail.mail.address import LONGEST_LOCAL, BadAddress, check_domain, is_dot_string
 
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -54,6 +55,42 @@ def domain(text: str) -> str:
     except BadAddress as error:
         raise ValueError(f"{text!a} is not a domain ({error}): write one such as example.org") from None
     return text
+
+
+def ascii_domain(text: str) -> str:
+    """A domain as DNS and certificates have it: an internationalized one in its xn-- form."""
+    if not text.isascii():
+        raise ValueError(f"{text!a} is not ASCII: write the form of the name that begins with xn--")
+    return domain(text)
+
+
+def facts(words: list[str], known: tuple[str, ...]) -> dict[str, str]:
+    """Words ``name=value``, each name one of *known* and there once, each value not empty."""
+    found = xtext.parse_facts(words)
+    for name, text in found.items():
+        if name not in known or not text:
+            raise ValueError(f"{name}={text}: write no other facts than {'=, '.join(known)}=, each with"
+                             " a value")
+    return found
+
+
+def split_key(line: str, form: str) -> tuple[str, str]:
+    """What stands before and after the first colon that is not in quotes or brackets; *form* is what to
+    write if there is none."""
+    closing = ""
+    for place, char in enumerate(line):
+        if closing:
+            closing = "" if char == closing else closing
+        elif char == ":":
+            return line[:place], line[place + 1:]
+        else:
+            closing = {'"': '"', "[": "]"}.get(char, "")
+    raise ValueError(f"{line[:60]!a} has no colon: write {form}")
+
+
+def authorities(text: str) -> str:
+    """The path of a file; "" for the word ``system``."""
+    return "" if text == "system" else text
 
 
 def local_part(text: str) -> str:

@@ -36,7 +36,7 @@ class Way:
     """How a host is spoken to. *kind*: smtp, smtps (TLS from the first octet) or lmtp. *tls*: none, may,
     encrypt or verify; *names*: those that the certificate must be for one of (``.example.org``:
     anything below), *minimum*: 1.2, 1.3 or "" for any version, *sni*: "" for the host's name. *auth*: an
-    entry of control/credentials. *sources*: our addresses to connect from. *prefer*: ipv4, ipv6 or ""."""
+    entry of control/credentials. *sources*: our addresses to connect from. *prefer*: ipv4 or ipv6."""
 
     kind: str = "smtp"
     tls: str = "may"
@@ -142,6 +142,12 @@ def literal(domain: str, port: int, limits: Limits) -> list[Choice] | NoHosts:
 def preferred(addresses: Iterable[str], family: str) -> tuple[str, ...]:
     """Those of *family* (ipv4, ipv6, or "": as they are) first, otherwise in their order."""
     return tuple(sorted(addresses, key=lambda ip: bool(family) and (":" in ip) != (family == "ipv6")))
+
+
+def with_way(found: Iterable[Choice], way: Way) -> list[Choice]:
+    """The same hosts, to be spoken to in that way, addresses of the preferred family first."""
+    return [Choice(choice.preference, choice.host, choice.port, preferred(choice.addresses, way.prefer),
+                   choice.trouble, way) for choice in found]
 
 
 def _merge(answers: Iterable[Answer]) -> list[str]:

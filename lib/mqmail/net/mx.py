@@ -1,6 +1,5 @@
-"""The hosts that take a domain's mail, by control/smtproutes and by DNS.
-
-What the answers mean is decided in mail/mxlist.py.
+"""The hosts that take a domain's mail, by the control files' routes and by DNS, and the way to speak to
+each. What DNS' answers mean is decided in mail/mxlist.py.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import idna.uts46data  # noqa: F401
 
 from mqmail.base import program
 from mqmail.base.waiter import Running, Waiter
-from mqmail.control.hosts import SMTP_PORT
+from mqmail.control.routes import Routing
 from mqmail.mail import mxlist
-from mqmail.mail.address import lower_ascii
+from mqmail.mail.address import domain_of, lower_ascii
 from mqmail.mail.mxlist import FAILED, Answer, Choice, Limits, NoHosts
 from mqmail.net.dns import Resolver, system_servers
 
@@ -25,13 +24,15 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-    from mqmail.control.hosts import Routes
     from mqmail.control.reader import Control
+    from mqmail.control.routes import Route
     from mqmail.net.stream import Deadlines
 
-CONTROL = ("me", "helohost", "smtproutes", "resolvers", "refusednetworks")
+CONTROL = ("me", "helohost", "smtproutes", "senderroutes", "fallbackroute", "tlspolicy", "resolvers",
+           "refusednetworks")
 TOTAL = 30.0        # seconds for a domain
 AT_ONCE = 4         # hosts of a domain whose addresses are looked up at a time
+FALLBACK = 65536    # the preference of the fallback route: worse than any MX host's
 
 Found = dict[str, "list[Answer]"]
 
@@ -41,29 +42,52 @@ def from_control(loop: asyncio.AbstractEventLoop, deadlines: Deadlines, control:
     servers = list(control.resolvers) or system_servers()
     names = frozenset([lower_ascii(control.me), lower_ascii(control.helohost)])
     limits = Limits(names, is_own_address, control.refusednetworks.contains)
-    return Finder(loop, Resolver(loop, deadlines, servers), limits, control.smtproutes)
+    routing = Routing(control.smtproutes, control.senderroutes, control.fallbackroute, control.tlspolicy)
+    return Finder(loop, Resolver(loop, deadlines, servers), limits, routing)
 
 
 class Finder:
-    """Looks up domains: in *routes*, then with *resolver*."""
+    """Looks up domains, which are in lower case and may be address literals or in UTF-8: in *routing*,
+    then with *resolver*. The *sender* is the envelope's, "" for the null sender."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, resolver: Resolver, limits: Limits,
-                 routes: Routes) -> None:
+                 routing: Routing) -> None:
         self._loop = loop
         self._resolver = resolver
         self._limits = limits
-        self._routes = routes
+        self._routing = routing
 
-    def known(self, domain: str) -> list[Choice]:
-        """The next hop that smtproutes has for *domain*; [] if it has none."""
-        host, port = self._routes.lookup(domain) or ("", 0)
-        return [Choice(0, host, port)] if host else []
+    def route(self, domain: str, sender: str) -> Route:
+        """What the control files say, without the fallback route."""
+        return self._routing.route(_for_look_up(domain), _sender_for_look_up(sender))
 
-    async def find(self, domain: str) -> list[Choice] | NoHosts:
-        """The MX hosts of *domain*, which is in lower case and may be an address literal or in UTF-8."""
-        _, port = self._routes.lookup(domain) or ("", SMTP_PORT)
+    def known(self, domain: str, sender: str) -> list[Choice]:
+        """The next hop that the control files have; [] if they have none."""
+        route = self.route(domain, sender)
+        return [self._choice(0, domain, route)] if route.host else []
+
+    async def find(self, domain: str, sender: str) -> list[Choice] | NoHosts:
+        """The MX hosts of *domain*, and the fallback route behind them, or for them when they are not
+        known for now."""
         if not domain:
             return NoHosts("4.4.4", "an address without a domain, and no route for it")
+        route, fallback = self.route(domain, sender), self._routing.fallback
+        found = await self._mx_hosts(domain, route.port)
+        if isinstance(found, NoHosts):
+            if fallback is None or found.status[0] == "5":
+                return found
+            return [self._choice(FALLBACK, domain, fallback)]
+        hosts = mxlist.with_way(found, self._routing.way(_for_look_up(domain), route))
+        if fallback is None:
+            return hosts
+        last = self._choice(FALLBACK, domain, fallback)
+        return hosts if last.hop in [choice.hop for choice in hosts] else [*hosts, last]
+
+    def _choice(self, preference: int, domain: str, route: Route) -> Choice:
+        way = self._routing.way(_for_look_up(domain), route)
+        return Choice(preference, route.host, route.port, way=way)
+
+    async def _mx_hosts(self, domain: str, port: int) -> list[Choice] | NoHosts:
         if domain[0] == "[":
             return mxlist.literal(domain, port, self._limits)
         try:
@@ -123,6 +147,19 @@ def to_ascii(domain: str) -> str:
     if domain.isascii():
         return domain
     return idna.encode(domain, uts46=True).decode("ascii").lower()
+
+
+def _for_look_up(domain: str) -> str:
+    """As the control files have it; a domain that has no such form is in none."""
+    try:
+        return to_ascii(domain)
+    except UnicodeError:
+        return domain
+
+
+def _sender_for_look_up(sender: str) -> str:
+    local, at, _ = sender.rpartition("@")
+    return f"{local}@{_for_look_up(domain_of(sender))}" if at else sender
 
 
 def is_own_address(ip: str) -> bool:

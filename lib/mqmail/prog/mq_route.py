@@ -1,12 +1,13 @@
 """mq-route: prints how mail for some addresses would go, and sends nothing.
 
 Usage:
-  mq-route [--home DIR] ADDRESS ...
+  mq-route [--home DIR] [-f SENDER] ADDRESS ...
   mq-route --help
 
 Options:
-  --home DIR      the mqmail home (default: $MQMAIL_HOME or /var/mqmail)
-  --help          this text
+  --home DIR                  the mqmail home (default: $MQMAIL_HOME or /var/mqmail)
+  -f SENDER, --sender SENDER  the envelope sender (default: the null sender, that of reports)
+  --help                      this text
 
 Looks up what mq-rspawn would, and plans as it does for one message to all the addresses.
 """
@@ -15,11 +16,11 @@ from __future__ import annotations
 
 import random
 
-from mqmail.base import program
+from mqmail.base import program, xtext
 from mqmail.base.failure import EXIT_PERMANENT, EXIT_TEMPORARY, Usage
 from mqmail.base.waiter import Running
 from mqmail.control import reader
-from mqmail.mail.address import BadAddress, domain_of, parse_address
+from mqmail.mail.address import BadAddress, domain_of, is_ipv6, parse_address
 from mqmail.mail.mxlist import NoHosts
 from mqmail.mail.mxplan import Plan
 from mqmail.net import daemon, mx
@@ -38,8 +39,9 @@ def main(argv: list[str]) -> int:
     """Print the plan; mq-route(8) has the exit codes."""
     home, _, found = daemon.arguments(__doc__, argv)
     addresses = [_address(word) for word in found["ADDRESS"]]       # type: ignore[attr-defined]
+    sender = str(found["--sender"] or "<>")
     daemon.enter(home)
-    route = Route(addresses)
+    route = Route("" if sender == "<>" else _address(sender), addresses)
     route.look_up()
     print("\n".join(route.lines()))
     return route.code
@@ -53,16 +55,17 @@ def _address(word: str) -> str:
 
 
 class Route:
-    """A message to *addresses* that is never sent."""
+    """A message from *sender* to *addresses* that is never sent."""
 
-    def __init__(self, addresses: list[str]) -> None:
+    def __init__(self, sender: str, addresses: list[str]) -> None:
         self.code = 0
+        self._sender = sender
         self._addresses = addresses
         self._loop = daemon.new_loop()
         control = reader.load(".", mx.CONTROL)
         self._finder = mx.from_control(self._loop, Deadlines(self._loop), control)
-        domains = [domain_of(address) for address in addresses]
-        self._plan = Plan(domains, len(addresses), random.choice, self._tell)
+        self._domains = [domain_of(address) for address in addresses]
+        self._plan = Plan(self._domains, len(addresses), random.choice, self._tell)
         self._found: dict[str, list[Choice]] = {}
         self._refused: list[str] = []
 
@@ -88,7 +91,7 @@ class Route:
             self._loop.stop()
 
     async def _one(self, domain: str) -> None:
-        found = self._finder.known(domain) or await self._finder.find(domain)
+        found = self._finder.known(domain, self._sender) or await self._finder.find(domain, self._sender)
         if not isinstance(found, NoHosts):
             self._found[domain] = found
             self._plan.found(domain, found)
@@ -104,21 +107,35 @@ class Route:
     def lines(self) -> list[str]:
         """What was found, and the transactions if every host takes everything."""
         out: list[str] = []
-        for domain, choices in self._found.items():
-            out.append(f"{domain}:")
-            out += [f"  {_host(choice)}" for choice in choices]
+        for domain in dict.fromkeys(self._domains):
+            if domain in self._found:
+                out.append(f"{domain}:")
+                out += [f"  {self._host(domain, choice)}" for choice in self._found[domain]]
         while transfers := self._plan.transfers():
             for transfer in transfers:
                 self._plan.connected(transfer)
-                out.append(f"to {transfer.choice.host}:{transfer.choice.port} in one transaction:")
+                choice = transfer.choice
+                out.append(f"to {_place(choice)} {xtext.facts(choice.way.facts())} in one transaction:")
                 out += [f"  {self._addresses[number]}" for number in transfer.recipients]
                 for number in transfer.recipients:
                     self._plan.answered(transfer, number, _TAKEN)
                 self._plan.ended(transfer)
         return out + self._refused
 
+    def _host(self, domain: str, choice: Choice) -> str:
+        """``10 mx.example.net:25 192.0.2.1 2001:db8::1 by=mx kind=smtp tls=may``, at the end why there
+        are no addresses."""
+        route = self._finder.route(domain, self._sender)
+        by = route.file if route.host else "mx"
+        if choice.preference == mx.FALLBACK:
+            by = "fallbackroute"
+        facts = xtext.facts({"by": by, **choice.way.facts(), "prefer": choice.way.prefer})
+        line = " ".join([str(choice.preference), _place(choice), *choice.addresses, facts])
+        return f"{line} ({choice.trouble})" if choice.trouble else line
 
-def _host(choice: Choice) -> str:
-    """``10 mx.example.net:25 192.0.2.1 2001:db8::1``."""
-    where = " ".join(choice.addresses) or choice.trouble or "(by control/smtproutes)"
-    return f"{choice.preference} {choice.host}:{choice.port} {where}"
+
+def _place(choice: Choice) -> str:
+    """``host:port``, an IPv6 address in brackets, or the path of a socket."""
+    if not choice.port:
+        return choice.host
+    return f"[{choice.host}]:{choice.port}" if is_ipv6(choice.host) else f"{choice.host}:{choice.port}"

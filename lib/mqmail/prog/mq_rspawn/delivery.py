@@ -69,7 +69,7 @@ class Delivery:
         self._changed = Waiter()
         while domains := plan.lookups():
             for domain in domains:
-                known = self._finder.known(domain)
+                known = self._finder.known(domain, self._message.mail.sender)
                 if known:
                     plan.found(domain, known)
                 else:
@@ -98,7 +98,7 @@ class Delivery:
     async def _look_up(self, domain: str) -> None:
         found: object = None
         try:
-            found = await self._finder.find(domain)
+            found = await self._finder.find(domain, self._message.mail.sender)
         finally:
             if isinstance(found, list):
                 self._plan.found(domain, found)
