@@ -105,10 +105,10 @@ class Dovecot:
     def stop(self):
         self._program.stop()
 
-    def messages(self, user):
+    def messages(self, user, password="pw"):
         """The messages in a user's INBOX, by IMAP."""
         with imaplib.IMAP4("127.0.0.1", self.imap, SECONDS) as client:
-            client.login(user, "pw")
+            client.login(user, password)
             client.select("INBOX")
             numbers = client.search(None, "ALL")[1][0].split()
             return [client.fetch(number, "(BODY.PEEK[])")[1][0][1] for number in numbers]

@@ -78,8 +78,8 @@ class EximServer:
     user *name* with *password* may send to. *launch* starts a Program."""
 
     def __init__(self, top, launch, ip, port, certificate, closed, name, password):
-        self._exim = need("exim4")
         self._top, self._launch, self._ip, self._port = Path(top), launch, ip, port
+        self._exim = shutil.copy(need("exim4"), self._top / "exim4")     # its user may run it there
         for path in (self._top / "spool", self._top / "mail", self._top / "log"):
             path.mkdir()
             shutil.chown(path, USER, USER)
