@@ -218,7 +218,7 @@ def test_silence_ends(rig, stage):
     with BadServer({stage: SILENT}) as server:
         code, status, facts = one_verdict(rig, server)
     assert (code, status) == (451, "4.4.2")
-    assert facts["said"] == f"no answer within {PATIENCE} s"
+    assert facts["said"].endswith(f" within {PATIENCE} s")
 
 
 @pytest.mark.parametrize("stage", ["CONNECT", "EHLO", "BODY"])

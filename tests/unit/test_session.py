@@ -96,7 +96,7 @@ def test_a_silent_peer_expires():
         session = Session(over_socket(ours), "smtp", "me.example", 0.05)
         assert not run(session.open())
         assert session.expired
-        assert session.broken == "no answer within 0.05 s"
+        assert session.broken == "no greeting within 0.05 s"
     ours.close()
 
 

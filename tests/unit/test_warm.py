@@ -101,14 +101,14 @@ def test_one_that_dies_is_replaced(processes):
 def test_one_that_hangs_is_killed_and_nobody_waits_for_it(processes):
     _, (said,) = deliver(processes, "ann", "one")
     broken, verdicts = deliver(processes, "ann", "hangs")
-    assert broken == "no answer within 0.5 s" and verdicts == [None]
+    assert broken == "no answer to MAIL within 0.5 s" and verdicts == [None]
     os.waitid(os.P_PID, pid_of(said), os.WEXITED | os.WNOWAIT)
     assert gone(pid_of(said))
     assert deliver(processes, "ann", "one")[0] == ""
 
 
 @pytest.mark.parametrize(("account", "why"),
-                         [("fails", "connection closed"), ("mute", "no answer within")])
+                         [("fails", "connection closed"), ("mute", "no greeting within")])
 def test_one_that_does_not_start(processes, account, why):
     broken, verdicts = deliver(processes, account, "one")
     assert broken.startswith("it did not start: ") and why in broken

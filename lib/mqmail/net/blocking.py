@@ -2,12 +2,15 @@
 
 For one session on fd 0/1 and for programs that do one thing. ``read`` and ``drain`` are ``async``
 only so that the same application code runs here: they never suspend (base/waiter.run drives it).
+``write`` waits for the peer, to a socket no longer than to the deadline.
 """
 
 from __future__ import annotations
 
 import os
 import select
+from _socket import MSG_DONTWAIT
+from time import monotonic
 
 from mqmail.base import unix
 from mqmail.base.files import write_all
@@ -24,14 +27,17 @@ class BlockingStream:
         self._write = write_fd
         self.sock = sock
         self._fds: list[int] = []
-        self._seconds = 0.0
+        self._expires = 0.0
+        self._late = False          # a write met the deadline
         self.closed = False
 
     async def read(self) -> bytes:
         """The next octets; b"" at the end or when the connection broke. Raises Expired."""
+        if self._late:
+            raise Expired
         if self.closed:
             return b""
-        if self._seconds and not self._wait():
+        if self._expires and not self._wait(self._read, select.POLLIN):
             raise Expired
         try:
             if self.sock is None:
@@ -42,10 +48,11 @@ class BlockingStream:
         self._fds += fds
         return data
 
-    def _wait(self) -> bool:
+    def _wait(self, fd: int, event: int) -> bool:
+        """Whether *event* comes before the deadline."""
         poll = select.poll()
-        poll.register(self._read, select.POLLIN)
-        return bool(poll.poll(self._seconds * 1000))
+        poll.register(fd, event)
+        return bool(poll.poll(max(0.0, self._expires - monotonic()) * 1000))
 
     def has_input(self) -> bool:
         """Whether octets, or the end, can be read now."""
@@ -53,14 +60,22 @@ class BlockingStream:
         poll.register(self._read, select.POLLIN)
         return bool(poll.poll(0))
 
+    def read_now(self) -> bytes | None:
+        """What can be read without waiting (b"": the end); None: nothing yet. Descriptors are lost."""
+        try:
+            return os.read(self._read, READ_SIZE) if self.has_input() else None
+        except OSError:
+            return b""
+
     def take_fds(self) -> list[int]:
         """Descriptors that came with what was read; the caller owns them."""
         fds, self._fds = self._fds, []
         return fds
 
     def expire_after(self, seconds: float) -> None:
-        """Every later read waits at most this long (0: for ever)."""
-        self._seconds = seconds
+        """From now, a read, write or drain that waits longer than this raises Expired, a write at the
+        read or drain that follows. 0: wait for ever."""
+        self._expires = monotonic() + seconds if seconds else 0.0
 
     def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
         """Write everything; a peer that is gone shows at the next read."""
@@ -69,12 +84,27 @@ class BlockingStream:
         try:
             if fds and self.sock is not None:
                 data = data[unix.send(self.sock, data, fds):]
-            write_all(self._write, data)
+            if self.sock is not None and self._expires:
+                self._send(self.sock, memoryview(data))
+            else:
+                write_all(self._write, data)
         except OSError:
             self.closed = True
 
+    def _send(self, sock: unix.socket, data: memoryview) -> None:
+        """All of *data* before the deadline, or the stream is of no more use."""
+        while data:
+            try:
+                data = data[sock.send(data, MSG_DONTWAIT):]
+            except BlockingIOError:
+                if not self._wait(self._write, select.POLLOUT):
+                    self.closed = self._late = True
+                    return
+
     async def drain(self) -> None:
-        """Nothing is ever left to send."""
+        """Nothing is ever left to send. Raises Expired if that took too long."""
+        if self._late:
+            raise Expired
 
     def close(self) -> None:
         """Close the socket, if there is one, and descriptors nobody took."""

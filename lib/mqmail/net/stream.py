@@ -9,23 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-from _socket import (
-    AF_INET,
-    AF_INET6,
-    AF_UNIX,
-    IPPROTO_TCP,
-    MSG_PEEK,
-    SO_ERROR,
-    SOCK_CLOEXEC,
-    SOCK_STREAM,
-    SOL_SOCKET,
-    TCP_NODELAY,
-    socket,
-)
+from _socket import AF_UNIX, MSG_PEEK, SO_ERROR, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
 
 from mqmail.base import unix
 from mqmail.base.waiter import Waiter
 from mqmail.net.expired import Expired
+from mqmail.net.tcp import tcp_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,6 +96,13 @@ class Stream:
         except OSError as error:
             return error.errno not in _AGAIN
         return True
+
+    def read_now(self) -> bytes | None:
+        """What can be read without waiting (b"": the end); None: nothing yet. Descriptors are lost."""
+        try:
+            return self.sock.recv(READ_SIZE)
+        except OSError as error:
+            return None if error.errno in _AGAIN else b""
 
     def take_fds(self) -> list[int]:
         """Descriptors that came with what was read; the caller owns them."""
@@ -247,13 +243,13 @@ async def connect_unix(loop: asyncio.AbstractEventLoop, deadlines: Deadlines, pa
 
 
 async def connect_tcp(loop: asyncio.AbstractEventLoop, deadlines: Deadlines, ip: str, port: int,
-                      timeout: float) -> Stream:
-    """A Stream to *ip*:*port*; OSError when it cannot be reached, Expired after *timeout* s."""
-    sock = socket(AF_INET6 if ":" in ip else AF_INET, SOCK_STREAM | SOCK_CLOEXEC)
+                      timeout: float, source: str = "") -> Stream:
+    """A Stream to *ip*:*port*, from our address *source* if there is one; OSError when it cannot be
+    reached, Expired after *timeout* s."""
+    sock = tcp_socket(ip, source)
     sock.setblocking(False)
     stream = None
     try:
-        sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         try:
             sock.connect((ip, port))
         except BlockingIOError:
