@@ -21,7 +21,7 @@ def test_each_row_has_a_sample():
 def manual_items():
     """Name of each file to the text of its entry."""
     text = (TOP / "man/mq-control.5").read_text(encoding="utf-8")
-    entries = text.partition(".Ss Files\n")[2].partition("\n.El\n")[0].split("\n.It Pa ")[1:]
+    entries = text.partition(".Ss Files\n")[2].partition("\n.Sh ")[0].rpartition("\n.El")[0].split("\n.It Pa ")[1:]
     return {entry.partition("\n")[0]: entry for entry in entries}
 
 
@@ -53,7 +53,7 @@ def load_with(tmp_path, name, text):
     (tmp_path / "control/destinations").write_text("lists:lmtp:unix:run/lists.sock\n", encoding="utf-8")
     (tmp_path / "control" / name).write_text(text, encoding="utf-8")
     for path in (tmp_path / "control").iterdir():
-        path.chmod(0o644)
+        path.chmod(0o600 if path.name in BY_NAME and BY_NAME[path.name].secret else 0o644)
     return reader.load(str(tmp_path), [name])[name]
 
 
