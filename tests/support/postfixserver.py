@@ -36,6 +36,7 @@ alias_maps =
 relayhost =
 smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination
 smtpd_error_sleep_time = 0
+local_header_rewrite_clients =
 smtpd_tls_loglevel = 1
 smtpd_tls_received_header = yes
 smtpd_sasl_type = dovecot
