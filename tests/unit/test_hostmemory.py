@@ -68,6 +68,13 @@ def test_attempts_that_fail_together_count_as_one():
     assert [down(memory, T + n / 10, fuzz=0.5) for n in range(5)] == [first] * 5
 
 
+def test_attempts_that_fail_behind_the_one_that_was_due_do_not_count():
+    memory = HostMemory()
+    until = down(memory, T)
+    assert memory.known(MX, until) is None
+    assert down(memory, until + 1) == down(memory, until + 2, fuzz=0.5) == down(memory, until + 90)
+
+
 def test_a_host_that_answers_is_forgotten():
     memory = HostMemory()
     memory.known(MX, down(memory, T))
@@ -86,6 +93,14 @@ def test_force_tries_at_once_but_not_again_what_was_tried_just_now():
     assert memory.known(MX, T + JUST_NOW + 1) is not None
 
 
+def test_a_late_failure_is_just_now_too():
+    memory = HostMemory()
+    down(memory, T)
+    down(memory, T + 100)
+    assert memory.known(MX, T + 99 + JUST_NOW, force=True) is not None
+    assert memory.known(MX, T + 100 + JUST_NOW, force=True) is None
+
+
 def test_an_attempt_by_force_that_fails_moves_the_time_on():
     memory = HostMemory()
     until = down(memory, T)
@@ -94,7 +109,8 @@ def test_an_attempt_by_force_that_fails_moves_the_time_on():
 
 
 def test_fuzz_adds_a_tenth_at_most():
-    assert down(HostMemory(), T, fuzz=0.5) == pytest.approx(T + 420)
+    assert down(HostMemory(), T, fuzz=0.5) - T == pytest.approx(420)
+    assert down(HostMemory(), T, fuzz=0.999) - T < 440
 
 
 def test_what_nobody_tried_again_for_a_day_is_forgotten():
@@ -122,8 +138,9 @@ def test_a_clock_set_back_a_day_stalls_nobody():
 
 def test_words_are_kept_in_part():
     memory = HostMemory()
-    down(memory, T, said="x" * 100_000)
+    memory.down(MX, T, 0.0, "4.4.1", "h" * 100_000, "x" * 100_000)
     assert len(memory.known(MX, T).said) < 1000
+    assert len(memory.known(MX, T).host) < 1000
 
 
 def test_the_dump_has_a_line_for_each_host_the_last_used_first():
@@ -135,6 +152,16 @@ def test_the_dump_has_a_line_for_each_host_the_last_used_first():
         "said=caf\xe9:+20+FF+0A\n"
         "mx.example:25+20may 1700000000.000 1700000000.000 1700000400.000 status=4.4.1 "
         "host=mx.example[192.0.2.1]:25 said=Connection+20refused\n")
+
+
+def test_a_dump_too_large_leaves_out_what_was_used_the_longest_ago():
+    one, other = HostMemory(), HostMemory()
+    for n in range(5000):
+        down(one, T, str(n), said="\n" * 1000)
+    assert len(one.dump()) <= 4 << 20
+    assert other.load(one.dump(), T) == 0
+    assert other.known("4999", T) is not None
+    assert other.known("0", T) is None
 
 
 def test_a_dump_is_read_again_in_its_order():

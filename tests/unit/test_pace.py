@@ -65,6 +65,14 @@ def test_a_host_with_sessions_under_way_is_not_idle():
     assert pace.may_begin(3, 10 * IDLE) and pace.limit == 4
 
 
+def test_a_session_that_lasts_long_keeps_a_host_from_being_idle():
+    for event, limit in (("success", 3), ("failure", 1)):
+        pace = Pace(2, 20)
+        pace.may_begin(0, 0.0)
+        assert after(pace, event, now=2 * IDLE) == limit
+        assert pace.may_begin(0, 2 * IDLE + 2) and pace.limit == limit
+
+
 def test_odd_bounds_are_made_even():
     assert Pace(0, 0).limit == 1
     assert Pace(9, 3).limit == 3
