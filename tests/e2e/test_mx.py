@@ -335,7 +335,8 @@ def test_routes_by_sender_policies_and_the_fallback_are_printed():
             "  65536 smart.test:587 by=fallbackroute kind=smtp tls=verify names=mx.y.test min=1.3"
             " auth=smart",
             f"to a.test:{port} kind=smtp tls=may in one transaction: 1@x.test",
-            f"to a.test:{port} kind=smtp tls=verify names=mx.y.test min=1.3 in one transaction: 2@y.test"]
+            f"to a.test:{port} kind=smtp tls=verify names=mx.y.test min=1.3 in one transaction:"
+            " 2@y.test"]
         assert route_lines(world, "--sender", "Alice@HOME.test", "1@x.test", "2@l.test") == [
             "x.test:", "  0 [2001:db8::25]:465 by=senderroutes kind=smtps tls=encrypt auth=isp"
             " source=192.0.2.9",

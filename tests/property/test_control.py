@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqmail.base.failure import BadFile
-from mqmail.control import domains, lines, networks, routes, users
+from mqmail.control import domains, lines, networks, users
 from mqmail.control.reader import _parser
 from mqmail.control.table import LINE, NUMBER, TABLE_OF_FILES
 from mqmail.control.values import number
@@ -102,22 +102,6 @@ def test_suffixes_go_from_the_whole_name_to_nothing(domain):
     assert all(domain.endswith(name) for name in found)
     assert [len(name) for name in found] == sorted({len(name) for name in found}, reverse=True)
     assert len(found) == len(domain.split(".")) + 1
-
-
-@settings(deadline=None)
-@given(st.dictionaries(LABELS, st.integers(1, 65535)), LABELS)
-def test_a_route_for_the_domain_itself_wins(routes, domain):
-    text = "\n".join(
-        f"{name}:h.example:{port}\n.{name}:p.example:{port}" for name, port in routes.items()
-    )
-    found = lines.parse("x", text.encode(), hosts.parse_routes, "").lookup(domain)
-    parents = [name for name in routes if domain.endswith("." + name)]
-    if domain in routes:
-        assert found == ("h.example", routes[domain])
-    elif parents:
-        assert found == ("p.example", routes[max(parents, key=len)])
-    else:
-        assert found is None
 
 
 @settings(deadline=None)

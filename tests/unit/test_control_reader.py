@@ -219,3 +219,14 @@ def test_a_bad_line_of_destinations_is_reported_once_though_aliases_need_it(home
 def test_check_names_a_missing_me_once(home):
     (home.path / "control/me").unlink()
     assert len(reader.check(str(home.path))) == 1
+
+
+def test_secrets_that_others_can_read_are_not_used(home):
+    path = home.write("credentials", "isp alice correct-horse\n")
+    text = home.problem("credentials")
+    assert text.startswith("control/credentials: ")
+    assert "others may read it" in text
+    assert "correct-horse" not in text
+    for mode in (0o640, 0o600):
+        path.chmod(mode)
+        assert home.load("credentials").credentials.entry("isp").user == "alice"

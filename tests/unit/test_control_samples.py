@@ -21,8 +21,8 @@ def test_each_row_has_a_sample():
 def manual_items():
     """Name of each file to the text of its entry."""
     text = (TOP / "man/mq-control.5").read_text(encoding="utf-8")
-    entries = text.partition(".Ss Files\n")[2].partition("\n.Sh ")[0].rpartition("\n.El")[0].split("\n.It Pa ")[1:]
-    return {entry.partition("\n")[0]: entry for entry in entries}
+    files = text.partition(".Ss Files\n")[2].partition("\n.Sh ")[0].rpartition("\n.El")[0]
+    return {entry.partition("\n")[0]: entry for entry in files.split("\n.It Pa ")[1:]}
 
 
 def test_each_row_has_an_entry_in_the_manual_in_order():

@@ -176,6 +176,16 @@ def test_refused_networks():
     assert [ip for ip in others if found.contains(ip)] == []
 
 
+def test_remote_timeouts_and_sessions():
+    assert parse("remotetimeouts", "") == remote.RemoteTimeouts()
+    assert parse("remotetimeouts", "end\t 900\ngreeting 5\n") == remote.RemoteTimeouts(
+        greeting=5, end=900)
+    assert parse("remotesessions", "idle 0\nprobe yes\nmost 30\nstart 30\n") == remote.Sessions(
+        idle=0, probe=True, start=30, most=30)
+    assert parse("remotesessions", "most 2\n") == remote.Sessions(start=2, most=2)
+    assert parse("remotesessions", "uses 1\nage 7\n") == remote.Sessions(uses=1, age=7)
+
+
 def test_listeners():
     assert parse("listeners", "127.0.0.1:2525\n[::1]:25\n") == (("127.0.0.1", 2525), ("::1", 25))
 
@@ -295,7 +305,7 @@ MISTAKES = [
     ("tlspolicy", "a.example: encrypt names=b.example", "names= are only looked at by the level verify"),
     ("tlspolicy", "a.example: verify names=", "names=: write no other facts"),
     ("tlspolicy", "a.example: verify names=b.example,,c.example", "not a domain"),
-    ("tlspolicy", "a.example: verify names=" + ",".join(["b.example"] * 101), "more than 1000 characters"),
+    ("tlspolicy", "a.example: verify names=" + ",".join(["b.test"] * 200), "more than 1000 characters"),
     ("tlspolicy", "a.example: verify min=1.1", "min=1.2 or min=1.3"),
     ("tlspolicy", "a.example: may sni=192.0.2.1", "no address"),
     ("tlspolicy", "a.example: may sni=[192.0.2.1]", "no address"),

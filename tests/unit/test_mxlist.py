@@ -2,7 +2,9 @@
 
 import pytest
 
+from mqmail.base import xtext
 from mqmail.mail.mxlist import (
+    DIRECT,
     FAILED,
     FOUND,
     MOST_ADDRESSES,
@@ -13,9 +15,11 @@ from mqmail.mail.mxlist import (
     Choice,
     Limits,
     NoHosts,
+    Way,
     choices,
     literal,
     names_of,
+    with_way,
 )
 
 LIMITS = Limits(frozenset(["us.example"]), lambda ip: ip == "192.0.2.99",
@@ -108,3 +112,20 @@ def test_one_family_is_enough():
 def test_address_literals(domain, expected):
     found = literal(domain, 25, LIMITS)
     assert (found.status if isinstance(found, NoHosts) else found) == expected
+
+
+@pytest.mark.parametrize(("family", "expected"), [
+    ("", "1.1.1.1 ::1 2.2.2.2 ::2"), ("ipv4", "1.1.1.1 2.2.2.2 ::1 ::2"),
+    ("ipv6", "::1 ::2 1.1.1.1 2.2.2.2")])
+def test_addresses_of_the_preferred_family_come_first(family, expected):
+    choices = [Choice(5, "a", 26, ("1.1.1.1", "::1", "2.2.2.2", "::2")), Choice(6, "b", 25, (), "why")]
+    way = Way(tls="encrypt", prefer=family)
+    assert with_way(choices, way) == [Choice(5, "a", 26, tuple(expected.split()), "", way),
+                                      Choice(6, "b", 25, (), "why", way)]
+
+
+def test_the_facts_of_a_way():
+    assert xtext.facts(DIRECT.facts()) == "kind=smtp tls=may"
+    way = Way("smtps", "verify", ("a", ".b"), "1.3", "s", "isp", ("192.0.2.9", "::9"), "ipv4")
+    assert xtext.facts(way.facts()) == (
+        "kind=smtps tls=verify names=a,.b min=1.3 sni=s auth=isp source=192.0.2.9,::9")

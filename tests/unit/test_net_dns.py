@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqmail.base.waiter import Running
-from mqmail.control.routes import Routing
-from mqmail.mail.mxlist import FAILED, FOUND, NOTHING, UNKNOWN, Answer, Choice, Limits, NoHosts
+from mqmail.control import lines
+from mqmail.control.routes import Routing, parse_fallback, parse_senderroutes, parse_smtproutes
+from mqmail.control.tlspolicy import parse_tlspolicy
+from mqmail.mail.mxlist import FAILED, FOUND, NOTHING, UNKNOWN, Answer, Choice, Limits, NoHosts, Way
 from mqmail.net import dns as net_dns
 from mqmail.net import mx
 from mqmail.net.daemon import new_loop
@@ -35,7 +37,8 @@ class Rig:
         self.loop = new_loop()
         self.resolver = Resolver(self.loop, Deadlines(self.loop), [(s.ip, s.port) for s in servers])
         limits = Limits(frozenset(names), lambda ip: False, lambda ip: ip in refused)
-        self.finder = mx.Finder(self.loop, self.resolver, limits, Routing())
+        self._limits = limits
+        self.route()
 
     def run(self, *coroutines):
         """What they give, run side by side."""
@@ -57,8 +60,15 @@ class Rig:
     def ask(self, name, kind):
         return self.run(self.resolver.ask(name, kind))[0]
 
-    def find(self, domain):
-        return self.run(self.finder.find(domain, ""))[0]
+    def route(self, domains="", senders="", fallback="", tls=""):
+        """Have these control files."""
+        routing = Routing(*[lines.parse("x", text.encode(), parser, "") for text, parser in (
+            (domains, parse_smtproutes), (senders, parse_senderroutes), (fallback, parse_fallback),
+            (tls, parse_tlspolicy))])
+        self.finder = mx.Finder(self.loop, self.resolver, self._limits, routing)
+
+    def find(self, domain, sender=""):
+        return self.run(self.finder.find(domain, sender))[0]
 
 
 @pytest.fixture(autouse=True)
@@ -229,6 +239,53 @@ def test_a_domain_takes_no_longer_than_it_may(rig, server, monkeypatch):
 def test_hundreds_of_hosts_cost_no_hundreds_of_questions(rig, server):
     assert rig.find("big.test").status == "5.4.4"
     assert len(server.asked) == 101
+
+
+# --- routes ---
+
+def test_hosts_of_routes_are_not_looked_up(rig, server):
+    rig.route("x.test:h.test:26\n", "a@home.test:s.test\n", tls="h.test: encrypt\ny.test: verify\n")
+    assert rig.finder.known("x.test", "a@home.test") == [Choice(0, "h.test", 26, way=Way(tls="encrypt"))]
+    assert rig.finder.known("y.test", "a@home.test") == [
+        Choice(0, "s.test", 25, way=Way(tls="verify", names=("s.test",)))]
+    assert rig.finder.known("z.test", "a@home.test") == [Choice(0, "s.test", 25)]
+    assert rig.finder.known("z.test", "") == []
+    assert server.asked == []
+
+
+def test_internationalized_domains_have_one_form_in_control_files(rig):
+    rig.route("xn--fa-hia.test:h.test\n", "j\xf6rg@xn--fa-hia.test:s.test\n")
+    assert [rig.finder.known(domain, "")[0].host for domain in ("fa\xdf.test", "xn--fa-hia.test")] == [
+        "h.test", "h.test"]
+    assert rig.finder.known("z.test", "J\xf6rg@fa\xdf.test")[0].host == "s.test"
+    assert rig.finder.known("\u2488com.test", "\u2488com@\u2488com.test") == []
+    rig.route(tls=": verify\n")
+    assert rig.find("fa\xdf.test")[0].way.names == ("xn--fa-hia.test", ".xn--fa-hia.test")
+
+
+def test_mx_hosts_get_port_family_and_policy(rig):
+    rig.route("x.test::26 prefer=ipv4\n", tls="x.test: verify\n")
+    way = Way(tls="verify", names=("x.test", ".x.test"), prefer="ipv4")
+    assert rig.find("x.test") == [Choice(10, "a.test", 26, ("192.0.2.1", "2001:db8::1"), "", way),
+                                  Choice(20, "b.test", 26, ("192.0.2.3",), "", way)]
+    rig.route(":smart.test\n", "home.test: source=192.0.2.9\n")     # a sender's mail goes by MX
+    assert rig.finder.known("x.test", "a@home.test") == []
+    assert rig.find("plain.test", "a@home.test") == [
+        Choice(0, "plain.test", 25, ("192.0.2.4",), "", Way(sources=("192.0.2.9",)))]
+
+
+def test_the_fallback_route_is_the_last_of_all(rig):
+    rig.route(fallback="late.test:587 auth=x\n", tls="late.test: encrypt\n")
+    late = Choice(65536, "late.test", 587, way=Way(tls="encrypt", auth="x"))
+    assert rig.find("x.test") == [A, C, late]
+    assert rig.find("loop.test") == [late]                  # where DNS has trouble
+    assert rig.find("").status == "4.4.4"
+    assert [rig.find(name).status for name in ("none.test", "null.test", "us.test")] == [
+        "5.1.2", "5.1.10", "5.4.6"]
+    rig.route("x.test:h.test\n", fallback="late.test\n")
+    assert rig.finder.known("x.test", "") == [Choice(0, "h.test", 25)]
+    rig.route(fallback="b.test\n")
+    assert rig.find("x.test") == [A, C]                     # it is there already
 
 
 def test_own_addresses():
