@@ -20,36 +20,48 @@ if TYPE_CHECKING:
 THREADS = 12            # per process, started when they are first of use
 
 
+class _Round:
+    """Steps that are taken together; the lock ``ended`` can be had when the last has been taken."""
+
+    def __init__(self, count: int) -> None:
+        self.outcomes: list[OSError | None] = [OSError(errno.EIO, "it was not ended")] * count
+        self.ended = threading.Lock()
+        self.ended.acquire()
+        self._left = list(range(count))
+
+    def take(self, number: int, step: Step) -> None:
+        """Take one; only who comes to the end of the list wakes whoever waits for them all."""
+        try:
+            self.outcomes[number] = _take(step)
+        finally:
+            if self._left.pop() == 0:
+                self.ended.release()
+
+
 class _Threads:
     """Threads that take steps; made anew in a process that was forked."""
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[tuple[int, Step, list[OSError | None], threading.Semaphore]] = \
-            queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[int, Step, _Round]] = queue.SimpleQueue()
         self._count = 0
 
     def run(self, steps: Sequence[Step]) -> list[OSError | None]:
         """Take all *steps*, the first in this thread; what each raised. One that ended in no known way
         has failed."""
-        outcomes: list[OSError | None] = [OSError(errno.EIO, "it was not ended")] * len(steps)
-        done = threading.Semaphore(0)
+        this = _Round(len(steps))
         while self._count < min(THREADS, len(steps) - 1):
             self._count += 1
             threading.Thread(target=self._serve, daemon=True).start()
         for number, step in enumerate(steps[1:], 1):
-            self._work.put((number, step, outcomes, done))
-        outcomes[0] = _take(steps[0])
-        for _ in steps[1:]:
-            done.acquire()
-        return outcomes
+            self._work.put((number, step, this))
+        this.take(0, steps[0])
+        this.ended.acquire()
+        return this.outcomes
 
     def _serve(self) -> None:
         while True:
-            number, step, outcomes, done = self._work.get()
-            try:
-                outcomes[number] = _take(step)
-            finally:
-                done.release()
+            number, step, this = self._work.get()
+            this.take(number, step)
 
 
 _threads: list[_Threads] = []
