@@ -327,7 +327,15 @@ def test_a_silent_server(shell):
 
 @pytest.mark.parametrize("name", [".x.example", "x" * 70 + ".example", "a\0b", "\ud800"])
 def test_what_is_no_server_name(name):
-    assert "server" in failure(Blocking(), lambda sock: None, client_context(False, "", ""), name)
+    why = failure(Blocking(), nothing, client_context(False, "", ""), name)
+    assert why.endswith(" cannot be a server's name")
+
+
+def test_a_server_that_is_gone():
+    ours, theirs = socketpair()
+    theirs.close()
+    with pytest.raises(TlsFailed, match="closed before the handshake"):
+        waiter.run(start_client(Blocking().stream(ours), client_context(False, "", ""), "", 20.0))
 
 
 # --- contexts ---

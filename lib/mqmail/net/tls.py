@@ -77,8 +77,10 @@ async def start_client(stream: Stream | BlockingStream, context: ssl.SSLContext,
     not). Raises TlsFailed, with the stream closed."""
     stream.expire_after(seconds)
     try:
-        if stream.has_input():      # RFC 3207 section 6: it would pass for what came under TLS
-            raise TlsFailed("the server did not wait for the handshake")
+        early = stream.read_now()
+        if early is not None:       # RFC 3207 section 6: it would pass for what came under TLS
+            raise TlsFailed("the server did not wait for the handshake" if early
+                            else "connection closed before the handshake")
         tls = _wrapped(stream, context, server_name.rstrip("."))
         await tls.handshake()
     except TlsFailed:
@@ -93,7 +95,7 @@ async def start_client(stream: Stream | BlockingStream, context: ssl.SSLContext,
 def _wrapped(stream: Stream | BlockingStream, context: ssl.SSLContext, name: str) -> TlsStream:
     try:
         return TlsStream(stream, context, name)
-    except ValueError:
+    except (ValueError, TypeError):     # TypeError: a NUL
         raise TlsFailed(shown.clean(f"{name} cannot be a server's name", False, LONGEST_WHY)) from None
 
 
