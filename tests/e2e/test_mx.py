@@ -14,6 +14,7 @@ from test_rspawn import Call, Rig
 from support.badserver import CLOSE, SILENT, BadServer
 from support.dnsserver import DnsServer
 from support.home import SECONDS, free_port, run, wait_until
+from support.nsd import SHARED_ADDRESSES, SHARED_IPS, Nsd, answers, shared_hosts
 from support.programs import need
 
 pytestmark = pytest.mark.e2e
@@ -181,43 +182,6 @@ def test_no_further_host_is_tried_when_it_has_to_end():
 
 # --- a real name server, real hosts ---
 
-def answers(ip, port):
-    """Whether somebody listens there."""
-    try:
-        socket.create_connection((ip, port)).close()
-    except ConnectionRefusedError:
-        return False
-    return True
-
-
-class Nsd:
-    """nsd with one zone, test."""
-
-    def __init__(self, records):
-        self.directory = tempfile.TemporaryDirectory()
-        top = Path(self.directory.name)
-        self.port = free_port()
-        (top / "zone").write_text("\n".join([
-            "test. 60 IN SOA ns.test. a.test. 1 60 60 60 60", "test. 60 IN NS ns.test.",
-            "ns.test. 60 IN A 127.0.0.1", *records, ""]))
-        (top / "conf").write_text(
-            f'server:\n  ip-address: 127.0.0.1@{self.port}\n  username: ""\n  database: ""\n'
-            f'  zonesdir: "{top}"\n  pidfile: "{top}/pid"\n  xfrdfile: "{top}/xfrd"\n  xfrdir: "{top}"\n'
-            f'  zonelistfile: "{top}/list"\n  server-count: 1\n  rrl-ratelimit: 0\n'
-            'remote-control:\n  control-enable: no\nzone:\n  name: test\n  zonefile: zone\n')
-        self._process = subprocess.Popen([need("nsd"), "-d", "-c", top / "conf"],
-                                         stderr=subprocess.DEVNULL)
-
-    def __enter__(self):
-        wait_until(lambda: answers("127.0.0.1", self.port), "nsd")
-        return self
-
-    def __exit__(self, *_error):
-        self._process.terminate()
-        self._process.wait()
-        self.directory.cleanup()
-
-
 @contextlib.contextmanager
 def sinks(ips, port, *options):
     """smtp-sink at each of *ips*; the directories of what they got."""
@@ -240,16 +204,11 @@ def sinks(ips, port, *options):
 def mailing():
     """1000 recipients in 100 domains, ten domains to each of ten hosts, whose backup is the next one:
     (addresses, control files, the sinks' directories)."""
-    ips = [f"127.0.0.{n}" for n in range(2, 12)]
-    records = [f"mx{n}.test. 60 IN A {ip}" for n, ip in enumerate(ips)]
-    for n in range(100):
-        records += [f"d{n}.test. 60 IN MX 10 mx{n % 10}.test.",
-                    f"d{n}.test. 60 IN MX {20 + n} mx{(n + 1) % 10}.test."]
-    port = free_port_of_all(ips)
-    with Nsd(records) as nsd, sinks(ips, port) as found:
+    port = free_port_of_all(SHARED_IPS)
+    with Nsd(need("nsd"), shared_hosts()) as nsd, sinks(SHARED_IPS, port) as found:
         control = {"resolvers": f"127.0.0.1:{nsd.port}\n", "refusednetworks": "# none\n",
                    "smtproutes": f"::{port}\n"}
-        yield [f"u{n}@d{n % 100}.test" for n in range(1000)], control, found
+        yield SHARED_ADDRESSES, control, found
 
 
 def check_mailing(addresses, found):
