@@ -14,7 +14,8 @@ lines = st.sampled_from([
     (b"-", 1), (b"--b", 1), (b"--b--", 1), (b"--bb", 1), (b"--b c", 1), (b"--b \t", 1), (b"----", 1),
     (b"\xc3\xa4", 1), (b"\xe4\xff\x80", 1), (b"x", 76), (b"x", 77), (b"x", 998), (b"x", 999),
     (b"-", 5000), (b"From ", 900), (b".", 9000), (b"\xc3\xa4", 300), (b"\xff", 9000), (b"word ", 14),
-    (b" ", 80), (b"a" * 74 + b"\xe4--", 1), (b"Subject: no", 1), (b"\0", 1), (b"Content-Type: text/plain", 1),
+    (b" ", 80), (b"a" * 74 + b"\xe4--", 1), (b"Subject: no", 1), (b"\0", 1),
+    (b"Content-Type: text/plain", 1),
 ]).map(lambda pair: pair[0] * pair[1]) | st.binary(max_size=90).map(
         lambda b: b.replace(b"\r", b"").replace(b"\n", b""))
 texts = st.lists(lines, max_size=6).map(b"\r\n".join)

@@ -86,10 +86,10 @@ def test_what_is_said_of_the_type_is_left_alone():
 
 def test_an_attached_message_is_recoded_inside():
     assert recoded(MIXED + "--b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: 8bit\n\n"
-                   "Subject: inner\n\nmäh, mäh!\n--b--\n") == (
+                   "Subject: inner\n\nmäh, mähen\n--b--\n") == (
         MIXED + "--b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: 7bit\n\n"
         "Subject: inner\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n"
-        "Content-Transfer-Encoding: quoted-printable\n\nm=C3=A4h, m=C3=A4h!\n--b--\n")
+        "Content-Transfer-Encoding: quoted-printable\n\nm=C3=A4h, m=C3=A4hen\n--b--\n")
 
 
 def test_parts_of_a_digest_are_messages():
