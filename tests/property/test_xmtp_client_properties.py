@@ -1,6 +1,7 @@
 """The client core: whatever a server says, and against our own server."""
 
 import os
+from base64 import b64encode
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,11 +12,15 @@ from mqmail.xmtp.client import (
     BODY,
     EAGER,
     FILE,
+    AuthDone,
+    AuthFailed,
     Broken,
     Client,
     End,
     Go,
     Ready,
+    TlsGo,
+    TlsRefused,
     Transaction,
     Verdict,
 )
@@ -275,3 +280,111 @@ def test_a_hostile_server_breaks_the_session_at_most(kind, octets, mode, places)
     assert type(happened[-1]) is Broken
     if any(type(event) is End for event in happened):
         assert transaction.waiting == 0
+
+
+class Exchange:
+    """Echoes; with "bad" it is no challenge."""
+
+    mechanism = "ECHO"
+
+    def __init__(self, first, doubt):
+        self._first = first
+        self.doubt = doubt
+
+    def first(self):
+        return self._first
+
+    def step(self, challenge):
+        if challenge == b"bad":
+            raise ValueError("bad")
+        return challenge
+
+    def finish(self):
+        return self.doubt
+
+
+def opening(client, answers, places, tls, exchange):
+    """Greeting, EHLO, STARTTLS or not, AUTH: events and what was said, each answer cut at *places*."""
+    happened, said, todo = [], [], ["tls"] * tls + ["auth"]
+    for answer in answers:
+        for piece in pieces(answer, places):
+            for event in client.feed(piece) if piece else ():
+                happened.append(event)
+                if type(event) is TlsGo:
+                    assert client.take_output()[0] == b""
+                    client.tls_started()
+        if client.idle and todo:
+            client.start_tls() if todo.pop(0) == "tls" else client.authenticate(exchange)
+        said.append(client.take_output()[0])
+    return happened, said
+
+
+@often
+@given(
+    st.sampled_from([b"", b"220 go\r\n", b"454 4.7.0 not now\r\n"]),
+    st.none() | st.binary(max_size=600),
+    st.lists(st.binary(max_size=60), max_size=12),
+    st.sampled_from([b"235 ok\r\n", b"535 5.7.8 no\r\n"]),
+    st.sampled_from(["", "no proof"]),
+    cuts,
+)
+def test_the_opening_of_a_session_cut_anywhere(tls, first, challenges, last, doubt, places):
+    """The same happens and the same is said; what was refused or not believed says so."""
+    hello = b"250-mx.example\r\n250-STARTTLS\r\n250 AUTH ECHO\r\n"
+    answers = [b"220 hi\r\n", hello, *([tls] if tls else []), *([hello] if tls[:3] == b"220" else []),
+               *[b"334 " + b64encode(one) + b"\r\n" for one in challenges], last]
+    results = []
+    for cut in (places, []):
+        client = Client("smtp", "me.example")
+        results.append(opening(client, answers, cut, bool(tls), Exchange(first, doubt)))
+    assert results[0] == results[1]
+    happened, said = results[0]
+    kinds = [type(event) for event in happened]
+    if tls:
+        assert (TlsRefused if tls[:3] == b"454" else TlsGo) in kinds
+    cancelled = said.index(b"*\r\n") if b"*\r\n" in said else None
+    good = last[:1] == b"2" and not doubt and cancelled is None
+    assert (AuthDone in kinds) == (client.idle and AuthFailed not in kinds) == good
+    if cancelled is not None:
+        assert said[cancelled + 1:] == [b""] * len(said[cancelled + 1:])
+
+
+@often
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"220 go\r\n",
+                b"250 ok\r\n",
+                b"250-x\r\n250 STARTTLS\r\n",
+                b"334 \r\n",
+                b"334 YmFk\r\n",
+                b"334 !\r\n",
+                b"235 ok\r\n",
+                b"535 no\r\n",
+                b"421 bye\r\n",
+                b"454 no\r\n",
+                b"354 go\r\n",
+                b"25",
+                b"x\r\n",
+            ]
+        ),
+        max_size=20,
+    ).map(b"".join),
+    st.booleans(),
+    cuts,
+)
+def test_a_hostile_server_while_a_session_opens(octets, tls, places):
+    """No exception, one end, and not an octet in plain text once the server has said 220 to STARTTLS."""
+    client, happened, shaking = Client("smtp", "me.example"), [], False
+    for piece in [*pieces(b"220 hi\r\n250 mx\r\n" + octets, places), b""]:
+        events = client.feed(piece) if piece or not client.broken else []
+        happened += events
+        shaking = shaking or TlsGo in map(type, events)
+        if client.idle:
+            client.start_tls() if tls else client.authenticate(Exchange(None, ""))
+        client.quit() if shaking else None
+        assert not shaking or client.take_output()[0] == b""
+        client.take_output()
+    assert [type(event) for event in happened].count(Broken) == 1
+    assert type(happened[-1]) is Broken

@@ -328,7 +328,7 @@ def test_a_silent_server(shell):
 @pytest.mark.parametrize("name", [".x.example", "x" * 70 + ".example", "a\0b", "\ud800"])
 def test_what_is_no_server_name(name):
     why = failure(Blocking(), nothing, client_context(False, "", ""), name)
-    assert why.endswith(" cannot be a server's name")
+    assert why.endswith("cannot be a server's name")
 
 
 def test_a_server_that_is_gone():

@@ -142,7 +142,7 @@ class Session:
         if not self.broken:
             self.client.authenticate(exchange)
             event = await self._outcome(AuthDone, AuthFailed)
-            if type(event) is AuthDone:
+            if type(event) is AuthDone and not self.broken:
                 return None
             if type(event) is AuthFailed:
                 return event
@@ -153,7 +153,8 @@ class Session:
         if not self.alive():
             return False
         self.client.probe()
-        return await self._outcome(Alive) is not None
+        await self._outcome(Alive)
+        return not self.broken
 
     async def hop(self, facts: str) -> Reply | None:
         """XHOP, to a service that has XMQ; None when the session broke. ValueError: *facts* do not fit
