@@ -7,12 +7,12 @@ Usage:
 
 Starts the whole system on a scratch home, prints tables of figures, and puts the same figures into
 bench/last.json. Nothing is asserted: machines differ, so compare figures of one run. Other work on the
-machine spoils them; the load average is printed. It takes about three minutes and works for everybody;
+machine spoils them; the load average is printed. It takes about five minutes and works for everybody;
 root also gets the file system with a journal and the comparison with Postfix.
 
 Environment:
   BENCH_DIR=DIR        where the scratch directory is made, and so which disk is measured (/var/tmp)
-  BENCH_QUICK=1        short loads and 10,000 waiting messages: less than a minute, and rougher figures
+  BENCH_QUICK=1        short loads and few waiting messages: about a minute, and rougher figures
   BENCH_RECORDS=N      how many messages wait when the system is started again (100000)
   BENCH_JOURNAL=1|0    whether loads are run on an ext4 with a journal too, in a file on that disk; by
                        default if the disk's file system has none and root asks. Without a journal
@@ -27,6 +27,14 @@ What the figures are:
                below mq-start with those that ended, without the load generator and the kernel's own
                threads. "CPUs used" is their sum over the time; "idle" the whole machine's idle share,
                disk waits included; "busiest process" the share of one CPU that one process used.
+  relay        the same messages, but for another host: in by SMTP, out to Postfix's smtp-sink on
+               loopback, at most 50 deliveries at a time. Senders use their sessions again; "reuse":
+               mqmail does so with its sessions to the sink (control/remotesessions), Postfix with its
+               connection cache. delivered/s: until the sink has counted the last.
+  mailing      one message to 1000 recipients in 100 domains whose MX are the same ten hosts, ten
+               smtp-sinks with a zone in nsd: transactions and connections that the sinks have counted.
+  down         messages that are all due for one closed port, and the connect calls to it, counted by
+               strace, until all have been put off: in one retry time.
   flushes      calls of fsync and its like per message, counted by strace in runs of their own.
   memory       PSS: shared pages count in part for each process that shares them.
   start-up     wall time from start to end, medians, all programs in turn; xmtpd with one QUIT on
@@ -53,10 +61,13 @@ from typing import Any
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, f"{ROOT}/lib")
 
+import dead  # noqa: E402
 import disk  # noqa: E402
 import flushes  # noqa: E402
 import idle  # noqa: E402
 import load  # noqa: E402
+import mailing  # noqa: E402
+import relay  # noqa: E402
 import report  # noqa: E402
 import startup  # noqa: E402
 import waiting  # noqa: E402
@@ -85,6 +96,10 @@ class Bench:
         where = disk.mount_of(self._top)
         self._introduce(where)
         self._place("disk", self._top, alone=True)
+        self._part("mailing", "A mailing to domains that share MX hosts",
+                   lambda: mailing.measure(self._scratch()), report.mailing)
+        self._part("dead", "Messages waiting for a host that is down",
+                   lambda: dead.measure(self._scratch(), options.dead), report.dead)
         self._part("flushes", "Flushes to disk per message, by program",
                    lambda: flushes.measure(self._scratch(), self._generator), report.flushes)
         self._part("waiting", f"Started again with {options.records} messages waiting", self._waiting,
@@ -134,6 +149,8 @@ class Bench:
         title = f"Loads on {kept['mount']}"
         self._part("loads", title, lambda: kept["loads"], report.loads, kept)
         print(f"\n  CPU ms per message by program, user+system:\n\n{report.programs(kept['loads'])}")
+        title = f"Relay on {kept['mount']}"
+        self._part("relay", title, lambda: self._relay(directory), report.relay, kept)
 
     def _limits(self, directory: str) -> dict[str, float]:
         return {str(at_once): disk.limit(self._scratch(directory), at_once, self._options.disk_seconds)
@@ -151,6 +168,16 @@ class Bench:
                     found = {"trouble": str(error)}
                 results.append({"system": target.name, "sessions": sessions, "reuse": reuse, **found})
         return results
+
+    def _relay(self, directory: str) -> list[dict[str, Any]]:
+        """Relays with and without reuse of their sessions, under each load in turn."""
+        with ExitStack() as stack:
+            starters = [relay.start_mqmail]
+            if self._options.postfix and os.geteuid() == 0:
+                starters.append(relay.start_postfix)
+            targets = [start(stack, self._scratch(directory), reuse)
+                       for start in starters for reuse in (True, False)]
+            return relay.measure(targets, self._generator, self._options.seconds, progress)
 
     def _postfix(self, stack: ExitStack, directory: str, memory: list[dict[str, Any]],
                  alone: bool) -> Postfix:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import procs
 from forks import Trouble
-from system import delivered, empty, wait_delivered
+from system import wait_for
 
 FEWEST = 300            # messages of a load: CPU is counted in steps of 10 ms
 LENGTH = 4096           # bytes of a message
@@ -21,13 +21,19 @@ OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "generator.py")
 
 
 class Target(Protocol):
-    """A running mail system."""
+    """A running mail system: it takes mail for *recipient* at *port*, and *pid* is the parent of all its
+    processes."""
 
     name: str
     port: int
     recipient: str
-    maildir: str
     pid: int
+
+    def clear(self) -> None:
+        """Forget what has arrived."""
+
+    def arrived(self) -> int:
+        """How many messages have come to where *recipient*'s mail goes, since it was cleared."""
 
 
 class Generator:
@@ -72,12 +78,12 @@ def measure(generator: Generator, target: Target, sessions: int, reuse: bool,
 
 def send_all(generator: Generator, target: Target, sessions: int, reuse: bool,
              messages: int) -> tuple[float, float]:
-    """Seconds until all are accepted, and until all are in the Maildir, which is emptied first."""
-    empty(target.maildir)
+    """Seconds until all are accepted, and until all have arrived."""
+    target.clear()
     start = time.monotonic()
     accepted = generator.send(target, sessions, reuse, messages)
-    if delivered(target.maildir) < messages:
-        found = wait_delivered(target.maildir, messages)
+    if target.arrived() < messages:
+        found = wait_for(target.arrived, messages)
         if found < messages:
             raise Trouble(f"{target.name}: only {found} of {messages} messages arrived")
     return accepted, time.monotonic() - start

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Options:
     """*journal* is None when the disk decides; *seconds* of one load, *disk_seconds* of one look at the
-    disk; *runs* of each program."""
+    disk; *runs* of each program; *dead*: messages for a host that is down."""
 
     directory: str
     records: int
@@ -19,6 +19,7 @@ class Options:
     seconds: float
     disk_seconds: float
     runs: int
+    dead: int
 
 
 def read_options(environment: Mapping[str, str]) -> Options:
@@ -38,7 +39,8 @@ def read_options(environment: Mapping[str, str]) -> Options:
         own=environment.get("BENCH_GENERATOR") == "own",
         seconds=1.0 if quick else 5.0,
         disk_seconds=0.5 if quick else 2.0,
-        runs=20 if quick else 30)
+        runs=20 if quick else 30,
+        dead=1000 if quick else 10000)
 
 
 def _switch(environment: Mapping[str, str], name: str) -> bool | None:

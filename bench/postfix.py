@@ -11,7 +11,7 @@ import signal
 import subprocess
 
 from forks import Trouble
-from system import ME, SECONDS, free_port, greeted
+from system import ME, SECONDS, delivered, empty, free_port, greeted
 
 from mqmail.net.lifeline import die_with_parent
 
@@ -29,8 +29,10 @@ myhostname = {me}
 mydestination =
 local_recipient_maps =
 alias_maps =
-relayhost =
-smtpd_relay_restrictions = reject_unauth_destination
+relayhost = {relayhost}
+smtp_destination_concurrency_limit = 50
+smtp_connection_cache_on_demand = {reuse}
+smtpd_relay_restrictions = {relay}
 smtpd_client_connection_count_limit = 0
 default_process_limit = 250
 virtual_mailbox_domains = {me}
@@ -54,23 +56,27 @@ showq unix n - n - - showq
 error unix - - n - - error
 retry unix - - n - - error
 virtual unix - n n - - virtual
+smtp unix - - n - - smtp
+scache unix - - n - 1 scache
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
 
 
 class Postfix:
-    """A running Postfix; ``stop`` it. Trouble when it does not work here."""
+    """A running Postfix; ``stop`` it. Trouble when it does not work here. With a *relayhost*
+    (``[ip]:port``) all mail but that for its mailbox goes there; *reuse*: over few connections."""
 
     name = "Postfix"
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, relayhost: str = "", reuse: bool = True) -> None:
         self._top = f"{directory}/postfix"
         self.port = free_port()
         self.recipient = f"alice@{ME}"
         self.maildir = f"{self._top}/mail/alice"
         self.version = _ask("postconf", "-h", "mail_version")
-        self._configure()
+        relay = "permit_mynetworks, reject" if relayhost else "reject_unauth_destination"
+        self._configure(relay=relay, relayhost=relayhost, reuse="yes" if reuse else "no")
         _ask("postfix", "-c", f"{self._top}/etc", "check")
         parent = os.getpid()
         self._process = subprocess.Popen(
@@ -80,7 +86,7 @@ class Postfix:
             preexec_fn=lambda: die_with_parent(parent))
         self.pid = self._process.pid
 
-    def _configure(self) -> None:
+    def _configure(self, **values: str) -> None:
         user = pwd.getpwnam("mail")
         for name in ("", "etc", "queue", "data", "mail"):
             os.mkdir(f"{self._top}/{name}")
@@ -89,7 +95,7 @@ class Postfix:
         for name, text in (("main.cf", MAIN), ("master.cf", MASTER)):
             with open(f"{self._top}/etc/{name}", "w", encoding="ascii") as file:
                 file.write(text.format(top=self._top, me=ME, port=self.port,
-                                       uid=user.pw_uid, gid=user.pw_gid))
+                                       uid=user.pw_uid, gid=user.pw_gid, **values))
 
     def start(self) -> Postfix:
         """Until it answers."""
@@ -98,6 +104,14 @@ class Postfix:
         except Trouble as error:
             raise Trouble(f"it did not start: {error}") from None
         return self
+
+    def clear(self) -> None:
+        """Empty the Maildir."""
+        empty(self.maildir)
+
+    def arrived(self) -> int:
+        """How many messages are in the Maildir."""
+        return delivered(self.maildir)
 
     def stop(self) -> None:
         """Its master ends its children."""

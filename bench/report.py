@@ -60,6 +60,26 @@ def flushes(results: list[Figures]) -> str:
     return table(("sessions", "reuse", "all", *names), rows)
 
 
+def relay(results: list[Figures]) -> str:
+    """Rates and CPU of relaying, and by program."""
+    return (f"{loads(results)}\n\n  CPU ms per message by program, user+system:\n\n"
+            f"{programs(results)}")
+
+
+def mailing(result: Figures) -> str:
+    """What the hosts of a mailing saw."""
+    return (f"  {result['recipients']} recipients in {result['domains']} domains, {result['hosts']} MX"
+            f" hosts: {result['transactions']} transactions over {result['connections']} connections\n"
+            f"  (the fewest possible: {result['fewest']}), all served after {result['seconds']:.2f} s")
+
+
+def dead(result: Figures) -> str:
+    """What a host that is down saw."""
+    return (f"  {result['messages']} messages: {result['attempts']} connection attempts in one retry"
+            f" time (the fewest possible: 1),\n"
+            f"  {result['put_off']} put off after {result['seconds']:.1f} s")
+
+
 def memory(results: list[Figures]) -> str:
     """PSS at rest and with idle sessions."""
     rows = []

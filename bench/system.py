@@ -8,6 +8,7 @@ import smtplib
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 
 from forks import Trouble
 
@@ -70,6 +71,14 @@ class System:
         with open(self._log, encoding="utf-8", errors="replace") as file:
             return file.read()
 
+    def clear(self) -> None:
+        """Empty the Maildir."""
+        empty(self.maildir)
+
+    def arrived(self) -> int:
+        """How many messages are in the Maildir."""
+        return delivered(self.maildir)
+
     def stop(self) -> None:
         """Stop everything; what does not end is killed."""
         if self._process is None:
@@ -114,11 +123,11 @@ def empty(maildir: str) -> None:
         os.unlink(f"{maildir}/new/{name}")
 
 
-def wait_delivered(maildir: str, count: int) -> int:
-    """Wait until *count* messages are there; how many are, when for SECONDS none has come."""
+def wait_for(arrived: Callable[[], int], count: int) -> int:
+    """Wait until *count* have arrived; how many have, when for SECONDS none has come."""
     found, last = -1, time.monotonic()
     while True:
-        now = delivered(maildir)
+        now = arrived()
         if now != found:
             found, last = now, time.monotonic()
         if found >= count or time.monotonic() - last > SECONDS:

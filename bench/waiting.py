@@ -9,7 +9,7 @@ from typing import Any
 
 import procs
 from forks import Trouble, parallel
-from system import PAUSE, SECONDS, System, greeted, wait_delivered
+from system import PAUSE, SECONDS, System, greeted, wait_for
 
 from mqmail.net.owner import become_owner, owner_of
 from mqmail.queue import ids, lines
@@ -23,11 +23,13 @@ BODY = (b"Received: from client.example.net (client.example.net [192.0.2.1])\r\n
         b"From: <sender@client.example.net>\r\nSubject: waits\r\n\r\nhello\r\n")
 
 
-def make_record(number: int, count: int, now: float) -> tuple[str, bytes, float]:
+def make_record(number: int, count: int, now: float, due_in: float = 3600.0,
+                spread: float = DAY) -> tuple[str, bytes, float]:
     """Message *number* of *count*: (id, record, seconds when it is due). They came over the last two
-    days, are for many hosts, were tried an hour ago, and are due over the day that begins in an hour."""
+    days, are for many hosts, were tried an hour ago, and are due over the *spread* seconds that begin
+    in *due_in* seconds."""
     at = now - 2 * DAY + number * 1.9 * DAY / count
-    due = now + 3600.0 + number * 7919 % count * (DAY / count)
+    due = now + due_in + number * 7919 % count * (spread / count)
     id = ids.make(int(at * 1e6), 1000 + number % PARTS)
     host = f"host{number % 1000}.example.net"
     via = {"proto": "esmtp", "ip": "192.0.2.1"}
@@ -37,8 +39,8 @@ def make_record(number: int, count: int, now: float) -> tuple[str, bytes, float]
     return id, lines.head(envelope, [recipient]) + wait, due
 
 
-def fill(home: str, count: int) -> None:
-    """Put *count* waiting messages into a queue that nobody works on, as its owner."""
+def fill(home: str, count: int, due_in: float = 3600.0, spread: float = DAY) -> None:
+    """Put *count* waiting messages (make_record) into a queue that nobody works on, as its owner."""
     now = time.time()
 
     def make_part(part: int) -> int:
@@ -46,7 +48,7 @@ def fill(home: str, count: int) -> None:
         become_owner(owner_of("."))
         os.umask(0o027)
         for number in range(part, count, PARTS):
-            id, record, due = make_record(number, count, now)
+            id, record, due = make_record(number, count, now, due_in, spread)
             _write(f"queue/mess/{ids.directory(id)}/{id}", BODY)
             path = f"queue/wait/{ids.directory(id)}/{id}"
             _write(path, record)
@@ -71,7 +73,7 @@ def measure(system: System, records: int) -> dict[str, Any]:
     with client:
         _send(client, system.recipient)
         accepted = time.monotonic() - start
-        wait_delivered(system.maildir, 1)
+        wait_for(system.arrived, 1)
     first = time.monotonic() - start
     system.wait_ready()
     found = _wait_scanned(system)

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mqmail.queue import ids, record
+from support.programs import need
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
@@ -139,6 +141,7 @@ def test_options_have_defaults_and_quick_ones():
     quick = read({"BENCH_QUICK": "1", "BENCH_DIR": "/mnt"})
     assert (quick.records, quick.journal, quick.directory) == (10_000, False, "/mnt")
     assert quick.seconds < read({}).seconds
+    assert quick.dead < read({}).dead == 10_000
     assert read({"BENCH_QUICK": "1", "BENCH_RECORDS": "7", "BENCH_JOURNAL": "1"}).records == 7
     assert read({"BENCH_QUICK": "1", "BENCH_JOURNAL": "1"}).journal is True
 
@@ -219,6 +222,66 @@ def test_the_log_says_how_many_were_found():
     scanned = module("waiting").scanned
     assert scanned("event=ready\nevent=scanned prog=mq-send waiting=12\nevent=x\n") == 12
     assert scanned("event=ready\n") is None
+
+
+def test_waiting_records_can_be_due_already():
+    made = [module("waiting").make_record(number, 10, 1.7e9, -60.0, 0.0) for number in range(10)]
+    assert {due for _, _, due in made} == {1.7e9 - 60}
+    assert record.parse(made[3][1]).recipients["1"].until == int(1.7e9 - 60)
+
+
+# --- other hosts ---
+
+def test_the_last_whole_line_of_counters_counts():
+    parse = module("sink").parse_counters
+    assert parse("") == parse("sess=1 qu") == (0, 0)
+    assert parse("sess=0 quit=0 mesg=1\rsess=3 quit=2 mesg=47\r") == (47, 3)
+    assert parse("mesg=1\rsess=3 quit=2 mesg=47\rsess=4 quit=3 mesg=4") == (47, 3)
+
+
+def test_a_sink_counts_messages_and_sessions_and_nothing_else(tmp_path):
+    need("smtp-sink")
+    system = module("system")
+    with module("sink").Sink(str(tmp_path), "127.0.0.1") as sink:
+        assert sink.counters() == (0, 0)
+        assert generate(sink.port).returncode == generate(sink.port, "-d").returncode == 0
+        assert system.wait_for(lambda: sum(sink.counters()), 7) == 7
+        assert sink.counters() == (4, 3)
+        relay = module("relay").Relay(SimpleNamespace(name="x", port=1, pid=2), sink, True)
+        relay.clear()
+        assert generate(sink.port).returncode == 0
+        assert system.wait_for(relay.arrived, 2) == 2
+
+
+def test_attempts_at_one_host_are_counted():
+    to = 'connect(5, {sa_family=AF_INET, sin_port=htons(%d), sin_addr=inet_addr("127.0.0.%d")}, 16'
+    text = "\n".join([f"11 {to % (4711, 2)}) = -1 ECONNREFUSED", f"12 {to % (4711, 2)} <unfinished ...>",
+                      "12 <... connect resumed>) = -1 EINPROGRESS", f"11 {to % (47110, 2)}) = 0",
+                      f"11 {to % (4711, 20)}) = 0", '11 connect(3, {sa_family=AF_UNIX}, 9) = 0'])
+    assert module("dead").count(text, "127.0.0.2", 4711) == 2
+
+
+def test_records_that_wait_for_later_are_counted(tmp_path):
+    for name, due in (("00/a", 1000.0), ("00/b", 1001.0), ("ff/c", 2000.0)):
+        path = tmp_path / "queue/wait" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (due, due))
+    assert module("dead").later(str(tmp_path), 1000.0) == 2
+
+
+def test_delivered_recipients_are_counted_in_the_log():
+    log = "event=delivered prog=mq-send id=x\nevent=sent prog=mq-rspawn\nevent=delivered prog=mq-send\n"
+    assert module("mailing").sent(log) == 2
+
+
+def test_what_other_hosts_saw_is_printed_beside_the_fewest():
+    report = module("report")
+    assert "12 transactions over 11 connections\n  (the fewest possible: 10)" in report.mailing(
+        {"recipients": 1000, "domains": 100, "hosts": 10, "transactions": 12, "connections": 11,
+         "fewest": 10, "seconds": 1.0})
+    assert "3 connection attempts in one retry time (the fewest possible: 1)" in report.dead(
+        {"messages": 1000, "attempts": 3, "put_off": 1000, "seconds": 1.0})
 
 
 # --- the load generator ---
