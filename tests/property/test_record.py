@@ -95,7 +95,8 @@ def histories(draw):
         else:
             writer = {"done": lines.done_line, "fail": lines.fail_line,
                       "wait": lambda *a, **k: lines.wait_line(*a, draw(times), **k)}[kind]
-            text.append(writer(seq, time, draw(codes), host=draw(anything), said=said))
+            text.append(writer(seq, time, draw(codes), host=draw(anything), said=said,
+                               tls=draw(anything), secs=draw(anything)))
             expected[seq] = (kind, destination, address, sender, said,
                              told if kind == "wait" else "")
     return lines.head(draw(envelopes), recipients), text, expected

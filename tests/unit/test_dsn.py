@@ -108,6 +108,18 @@ def test_a_socket_is_no_domain_name():
     assert fields(about(BOB.replace(host="run/lmtp.sock")))[1]["Remote-MTA"] == "x-mqmail; run/lmtp.sock"
 
 
+@pytest.mark.parametrize(("host", "remote"), [
+    ("mx.example.com[192.0.2.1]:25", "dns; mx.example.com (192.0.2.1)"),
+    ("mx.example.com[2001:db8::1]:25", "dns; mx.example.com (2001:db8::1)"),
+    ("mx.example.com:2525", "dns; mx.example.com"), ("[192.0.2.1]:25", "dns; [192.0.2.1]"),
+    ("[2001:db8::1]", "dns; [IPv6:2001:db8::1]"), ("mx[evil]:25", "x-mqmail; mx[evil]:25"),
+    ("mx[192.0.2.1] (x", "x-mqmail; mx[192.0.2.1] (x"), ("mx[192.0.2.1", "x-mqmail; mx[192.0.2.1")])
+def test_the_address_of_a_host_is_a_comment(host, remote):
+    block = fields(about(BOB.replace(host=host)))[1]
+    assert block["Remote-MTA"] == remote
+    assert block["Diagnostic-Code"] == "smtp; 550 5.1.1 No such user"
+
+
 def test_a_person_reads_who_why_and_what_to_do():
     text = words(about())
     assert "This is the mail system at mx.example.org." in text

@@ -231,6 +231,24 @@ def test_postmaster_and_the_null_sender_need_no_domain():
     assert (found.envelope.sender, found.recipients["2"].recipient.address) == ("", "postmaster")
 
 
+def test_how_it_went_is_for_who_reads_it_and_dsn_counts():
+    one = lines.done_line("1", 5, "2.0.0", "mx", "250 ok", "TLSv1.3:AES", "0.25", dsn=True)
+    assert one == b"done 1 5 2.0.0 host=mx said=250+20ok tls=TLSv1.3:AES secs=0.25 dsn=1\n"
+    found = record.parse(HEAD + one)
+    assert found.recipients["1"].dsn
+    record.extend(found, lines.wait_line("1", 6, "4.0.0", 9, tls="x" * 99, secs="y z"))
+    assert not found.recipients["1"].dsn
+    record.extend(found, lines.fail_line("1", 6, "5.0.0", tls="x", secs="2"))
+    assert lines.done_line("1", 5, "2.0.0") == b"done 1 5 2.0.0\n"
+
+
+@pytest.mark.parametrize("line", [b"fail 1 5 5.0.0 dsn=1", b"wait 1 5 4.0.0 until=9 dsn=1",
+                                  b"told 1 5 none tls=x"])
+def test_dsn_is_said_of_what_is_done(line):
+    with pytest.raises(record.BadRecord, match="unknown fact"):
+        record.parse(HEAD + line + b"\n")
+
+
 def test_the_peers_words_are_cut():
     line = lines.fail_line("1", 5.9, "5.0.0", host="h" * 300, said="\n" + "\u00e9" * 600)
     found = record.parse(HEAD + line).recipients["1"]

@@ -1,6 +1,6 @@
 """Whose turn it is in mq-send."""
 
-from mqmail.prog.mq_send.agenda import FRESH_PER_DUE, Agenda
+from mqmail.prog.mq_send.agenda import ALL, FRESH_PER_DUE, Agenda
 
 
 def taken(agenda, now=100.0):
@@ -32,12 +32,12 @@ def test_a_due_one_that_is_active_already_does_not_hide_the_new_ones():
 def test_an_id_is_known_until_it_is_finished():
     agenda = Agenda()
     agenda.add_fresh("a")
-    assert agenda.next(0.0) == ("a", "new", False)
+    assert agenda.next(0.0) == ("a", "new", ())
     agenda.add_fresh("a")
     assert agenda.next(0.0) is None
     agenda.finished("a")
     agenda.add_fresh("a")
-    assert agenda.next(0.0) == ("a", "new", False)
+    assert agenda.next(0.0) == ("a", "new", ())
 
 
 def test_all_can_be_forced_the_oldest_first():
@@ -47,4 +47,4 @@ def test_all_can_be_forced_the_oldest_first():
     assert agenda.next(100.0) is None
     agenda.force_all()
     assert [agenda.next(100.0) for _ in range(4)] == [
-        ("a", "wait", True), ("b", "wait", True), ("c", "wait", True), None]
+        ("a", "wait", ALL), ("b", "wait", ALL), ("c", "wait", ALL), None]

@@ -55,7 +55,7 @@ def first_answer(path, limit, *addresses):
         said.append((state.recipient.address, answer, why))
         loop.stop()
 
-    way = outlet.Outlet(loop, deadlines, "here", Destination("slow", path=path), limit)
+    way = outlet.Outlet(loop, deadlines, "here", Destination("slow", path=path), limit, None)
     for address in addresses:
         state = State(Recipient("1", "slow", address), active=True)
         way.submit(Job(HEAD, "a@example.org", "slow", [state], answered, lambda: body))

@@ -41,6 +41,14 @@ def test_a_success_is_told_if_asked_for(destination, notify, action):
     assert report.action(found.current()[0]) == action
 
 
+@pytest.mark.parametrize(("destination", "action"), [
+    ("remote", ""), ("mine", ""), ("local", "delivered")])
+def test_a_next_hop_that_reports_itself_leaves_nothing_to_tell(destination, action):
+    found = a_record(Recipient("1", destination, "bob@example.org", ("success", "failure")))
+    record.extend(found, lines.done_line("1", 1732252900, "2.0.0", dsn=True))
+    assert report.action(found.current()[0]) == action
+
+
 def test_what_has_been_told_is_not_told_again():
     found, state = failed()
     record.extend(found, lines.told_line("1", 1732252901, "failed"))

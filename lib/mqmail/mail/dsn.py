@@ -191,14 +191,34 @@ def _typed(kind: str, text: str, wide: bool) -> str:
 
 
 def _remote(host: str) -> str:
-    """The remote host with its type: a name, or something else (a socket)."""
+    """The remote host with its type, its address in a comment; or something else, a socket (RFC 3464
+    sections 2.1.1 and 2.3.5)."""
     if not host:
         return ""
-    try:
-        address.check_domain(host)
-    except address.BadAddress:
+    name, where = _split(host)
+    if not name:
         return f"x-mqmail; {host}"
-    return f"dns; {host}"
+    return f"dns; {name} ({where})" if where else f"dns; {name}"
+
+
+def _split(host: str) -> tuple[str, str]:
+    """(name, address) of ``name[address]:port``, where all but the name may be missing; an address alone
+    is a name. ("", ""): it is none of these."""
+    name, bracket, rest = host.partition("[")
+    where, closing, port = rest.partition("]")
+    if not bracket:
+        name, colon, port = host.partition(":")
+        port = colon + port
+    good = bool(closing) == bool(bracket) and (not port or port[:1] == ":" and port[1:].isdigit())
+    if where and not (address.is_ipv4(where) or address.is_ipv6(where)):
+        good = False
+    if not name and where:
+        name, where = f"[{'IPv6:' * (':' in where)}{where}]", ""
+    try:
+        address.check_domain(name if good else "")
+    except address.BadAddress:
+        return "", ""
+    return name, where
 
 
 def _diagnostic(one: Reported) -> str:

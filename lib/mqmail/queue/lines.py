@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LONGEST_SAID = 500   # characters of a peer's words that are kept
 LONGEST_HOST = 255
+LONGEST_FACT = 80    # characters of TLS version and cipher, and of seconds
 LATEST_DIGITS = 10   # digits of a time in seconds
 SIZE_DIGITS = 15
 
@@ -70,19 +71,27 @@ def replacements(seq: str, targets: Sequence[tuple[str, str, str | None]]) -> by
     return ("\n".join(reversed(parts)) + "\n").encode()
 
 
-def done_line(seq: str, time: float, status: str, host: str = "", said: str = "") -> bytes:
-    """Delivered. *time*: seconds since the epoch; *status*: RFC 3463 code; *said*: the peer's words."""
-    return _verdict("done", seq, time, status, None, host, said)
+def done_line(seq: str, time: float, status: str, host: str = "", said: str = "", tls: str = "",
+              secs: str = "", dsn: bool = False) -> bytes:
+    """Delivered. *time*: seconds since the epoch; *status*: RFC 3463 code; *said*: the peer's words;
+    *tls*: version and cipher; *secs*: what it took; *dsn*: the peer reports success itself."""
+    return _verdict("done", seq, time, status, {"host": host[:LONGEST_HOST], "said": said[:LONGEST_SAID],
+                    "tls": tls[:LONGEST_FACT], "secs": secs[:LONGEST_FACT], "dsn": "1" if dsn else None})
 
 
-def wait_line(seq: str, time: float, status: str, until: float, host: str = "", said: str = "") -> bytes:
+def wait_line(seq: str, time: float, status: str, until: float, host: str = "", said: str = "",
+              tls: str = "", secs: str = "") -> bytes:
     """Tried, to be tried again at *until* (seconds since the epoch)."""
-    return _verdict("wait", seq, time, status, _seconds(until), host, said)
+    return _verdict("wait", seq, time, status, {
+        "until": _seconds(until), "host": host[:LONGEST_HOST], "said": said[:LONGEST_SAID],
+        "tls": tls[:LONGEST_FACT], "secs": secs[:LONGEST_FACT]})
 
 
-def fail_line(seq: str, time: float, status: str, host: str = "", said: str = "") -> bytes:
+def fail_line(seq: str, time: float, status: str, host: str = "", said: str = "", tls: str = "",
+              secs: str = "") -> bytes:
     """Failed for good."""
-    return _verdict("fail", seq, time, status, None, host, said)
+    return _verdict("fail", seq, time, status, {"host": host[:LONGEST_HOST], "said": said[:LONGEST_SAID],
+                    "tls": tls[:LONGEST_FACT], "secs": secs[:LONGEST_FACT]})
 
 
 def told_line(seq: str, time: float, action: str) -> bytes:
@@ -98,11 +107,9 @@ def is_notify(words: Sequence[str]) -> bool:
             and ("never" not in words or len(words) == 1))
 
 
-def _verdict(kind: str, seq: str, time: float, status: str, until: str | None,
-             host: str, said: str) -> bytes:
+def _verdict(kind: str, seq: str, time: float, status: str, facts: Mapping[str, str | None]) -> bytes:
     if not is_status(status):
         raise ValueError(f"bad status {status[:40]!a}")
-    facts = {"until": until, "host": host[:LONGEST_HOST], "said": said[:LONGEST_SAID]}
     return (_line(f"{kind} {_seq(seq)} {_seconds(time)}", status, facts) + "\n").encode()
 
 

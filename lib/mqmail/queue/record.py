@@ -65,12 +65,13 @@ class State:
 
     *recipient* is what the last ``to`` said, *former* what earlier ones did. *kind* is ``pending``,
     ``wait`` (until *until*), ``done``, ``fail`` or ``replaced``; *time*, *status*, *host* and *said*
-    belong to it. *told* is the last report's action, "" when none came since the last final verdict.
+    belong to it, and *dsn*: whether the next hop reports success itself. *told* is the last report's
+    action, "" when none came since the last final verdict.
     *active* is false for replacements whose set was never completed.
     """
 
-    __slots__ = ("_next", "_parts", "active", "former", "host", "kind", "recipient", "said", "status",
-                 "time", "told", "until")
+    __slots__ = ("_next", "_parts", "active", "dsn", "former", "host", "kind", "recipient", "said",
+                 "status", "time", "told", "until")
 
     def __init__(self, recipient: Recipient, active: bool) -> None:
         self.recipient = recipient
@@ -88,6 +89,7 @@ class State:
         self.until = until
         self.host = host
         self.said = said
+        self.dsn = False
 
     @property
     def first(self) -> Recipient:
@@ -313,6 +315,10 @@ def _read_verdict(record: Record, words: list[str]) -> None:
         raise ValueError(f"bad status {status[:40]!a}")
     until = _number(facts.pop("until", "")) if kind == "wait" else 0
     state._set(kind, _number(time), status, until, facts.pop("host", ""), facts.pop("said", ""))
+    facts.pop("tls", "")        # for whoever reads it: nothing depends on these
+    facts.pop("secs", "")
+    if kind == "done":
+        state.dsn = facts.pop("dsn", "") == "1"
     if kind != "wait":
         state.told = ""
     _nothing_left(facts)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from mqmail.base import program, xtext
 from mqmail.base.waiter import Waiter
 from mqmail.mail.address import needs_utf8
+from mqmail.net.session import file_pieces
 from mqmail.xmtp.client import ASK, BODY, FILE, Transaction
 from mqmail.xmtp.reply import Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Iterator
 
     from mqmail.net.session import Session
+    from mqmail.prog.mq_send.sites import Hold
     from mqmail.queue.record import Envelope, State
 
     Said = Callable[[State, Reply | None, str], None]
+    PutOff = Callable[[State, Hold], None]
 
 MOST_RECIPIENTS = 100       # of one transaction: what every server takes (RFC 5321 4.5.3.1.8)
 MOST_PLANNED = 1000         # for mq-rspawn, which groups them by host; the more it sees, the better
@@ -23,37 +26,85 @@ MOST_PLANNED = 1000         # for mq-rspawn, which groups them by host; the more
 
 class Job:
     """*said(state, reply or None, why)* is called once for each recipient as its verdict comes; None:
-    there was none. ``done`` comes after the last. *addresses*: by sequence number, the address and RCPT
-    parameters that take the recipient's own place (reports)."""
+    there was none. *put_off(state, hold)* takes its place for those nobody is asked about; without it
+    everybody is asked. ``done`` comes after the last. *addresses*: by sequence number, the address and
+    RCPT parameters that take the recipient's own place (reports). *forced*: somebody asked for this.
+
+    For an Outlet: ``site`` that all recipients share or "", ``slots`` in use, ``progress`` that is
+    called after each verdict, ``begun``: a service may have the body, ``again``: begun for the second
+    time."""
 
     def __init__(self, envelope: Envelope, sender: str, destination: str, states: list[State],
                  said: Said, open_body: Callable[[], int],
-                 addresses: dict[str, tuple[str, list[str]]] | None = None) -> None:
+                 addresses: dict[str, tuple[str, list[str]]] | None = None,
+                 put_off: PutOff | None = None, forced: bool = False) -> None:
         self.id = envelope.id
         self.states = states
         self.done = Waiter()
         self.transaction: Transaction
+        self.forced = forced
+        self.site = ""
+        self.slots = 0
+        self.progress: Callable[[], None] | None = None
+        self.begun = self.again = False
         self._envelope = envelope
         self._sender = sender
         self._destination = destination
         self._said = said
+        self._put_off = put_off
         self._open_body = open_body
         self._addresses = addresses
         self._left = set(range(len(states)))
+        self._domains: dict[str, list[State]] = {}
 
-    async def run(self, session: Session, slots: int) -> None:
-        """Carry it out over *session*; *slots* connections may be opened for it."""
+    @property
+    def left(self) -> int:
+        """How many recipients have no verdict yet."""
+        return len(self._left)
+
+    # --- before it is begun ---
+
+    @property
+    def domains(self) -> dict[str, list[State]]:
+        """The recipients, by domain in lower case."""
+        if not self._domains:
+            for state in self.states:
+                self._domains.setdefault(domain_of(state.recipient.address), []).append(state)
+        return self._domains
+
+    def put_off(self, hold_for: Callable[[str], Hold | None]) -> None:
+        """Leave out the recipients of domains that *hold_for* gives a Hold for."""
+        if self._put_off is None:
+            return
+        holds = {domain: hold for domain in self.domains if (hold := hold_for(domain)) is not None}
+        if not holds:
+            return
+        held = [(state, hold) for domain, hold in holds.items() for state in self._domains.pop(domain)]
+        out = {state.recipient.seq for state, _ in held}
+        self.states = [state for state in self.states if state.recipient.seq not in out]
+        self._left = set(range(len(self.states)))
+        for state, hold in held:
+            self._put_off(state, hold)
+
+    # --- carrying it out ---
+
+    async def run(self, session: Session) -> None:
+        """Carry it out over *session*."""
         features = session.features
         xmq = "XMQ" in features
         fd = self._open_body()
         if not xmq and "SMTPUTF8" not in features and self._refuse_utf8():
             return
-        words = self._mail(features)
-        if xmq and self._destination == "remote":
-            words.append(f"XCONN={slots}")
         recipients = [self._rcpt(state, features) for state in self.states]
-        self.transaction = Transaction(self._sender, recipients, words, FILE if xmq else BODY)
-        await session.run(self.transaction, fd, self._envelope.size, verdict=self._verdict)
+        self.transaction = Transaction(self._sender, recipients, self._mail(features),
+                                       FILE if xmq else BODY)
+        self.begun = xmq
+        pieces = None if xmq else self._pieces(fd)
+        await session.run(self.transaction, fd, self._envelope.size, pieces, self._verdict)
+
+    def _pieces(self, fd: int) -> Iterator[bytes]:
+        self.begun = True
+        yield from file_pieces(fd, self._envelope.size)
 
     def _refuse_utf8(self) -> bool:
         """A service without SMTPUTF8 cannot be given such an address (RFC 6531 section 3.2)."""
@@ -70,10 +121,11 @@ class Job:
         recipients = [(state.recipient.address, ()) for state in self.states]
         self.transaction = Transaction(self._sender, recipients, words, ASK)
 
-    def answered(self, broken: str) -> None:
-        """After a question: hand the verdicts on."""
+    def answered(self) -> None:
+        """After a question: hand on the verdicts that have come."""
         for number, answer in enumerate(self.transaction.verdicts):
-            self._tell(number, answer, broken)
+            if answer is not None:
+                self._tell(number, answer, "")
 
     def _utf8(self) -> bool:
         return self._envelope.utf8 or needs_utf8(self._sender) or any(
@@ -93,9 +145,18 @@ class Job:
         if "DSN" in features and envelope.envid:
             words.append(f"ENVID={xtext.encode(envelope.envid)}")
         if "XMQ" in features:
-            words.append(f"XID={envelope.id}")
-            if self._destination == "error" and envelope.via:       # mq-bounce asks how it came
-                words.append(f"XVIA={xtext.encode(xtext.facts(envelope.via))}")
+            words += self._private()
+        return words
+
+    def _private(self) -> list[str]:
+        """What XMQ adds: to mq-bounce how the message came, to mq-rspawn what it may do."""
+        words = [f"XID={self.id}"]
+        if self._destination == "error" and self._envelope.via:
+            words.append(f"XVIA={xtext.encode(xtext.facts(self._envelope.via))}")
+        if self._destination == "remote":
+            words.append(f"XCONN={self.slots}")
+            if self.forced:
+                words.append("XFORCE")
         return words
 
     def _rcpt(self, state: State, features: Container[str]) -> tuple[str, list[str]]:
@@ -112,8 +173,12 @@ class Job:
         route = f"@{self._destination}:" if "XMQ" in features else ""
         return route + recipient.address, words
 
+    # --- its verdicts ---
+
     def _verdict(self, number: int) -> None:
         self._tell(number, self.transaction.verdicts[number], "")
+        if self.progress is not None:
+            self.progress()
 
     def _tell(self, number: int, answer: Reply | None, why: str) -> None:
         if number in self._left:
@@ -127,3 +192,8 @@ class Job:
         for number in sorted(self._left):
             self._tell(number, None, why or (str(error) if error else ""))
         self.done.set()
+
+
+def domain_of(address: str) -> str:
+    """What is behind the last ``@``, in lower case."""
+    return address.rpartition("@")[2].lower()

@@ -5,7 +5,8 @@ the file
 
 * at once, without fsync, when other recipients of the message are still under way (a killed mq-send
   then repeats nobody);
-* with fsync before the sender is told of a failure, and when the message has to wait;
+* with fsync before the sender is told of a failure, and when the message has to wait (without, if
+  nobody was asked: then there is nothing to forget);
 * never, when all recipients succeeded in one go: the record is removed.
 """
 
@@ -18,7 +19,8 @@ import time
 from mqmail.base import log
 from mqmail.base.failure import BadFile
 from mqmail.prog.mq_send import report
-from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job
+from mqmail.prog.mq_send.agenda import ALL
+from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job, domain_of
 from mqmail.prog.mq_send.verdicts import Clock, Verdict, due, lines_for, of_reply
 from mqmail.queue import lines, store
 from mqmail.queue import record as records
@@ -26,7 +28,10 @@ from mqmail.xmtp.reply import untagged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from mqmail.prog.mq_send.scheduler import Scheduler
+    from mqmail.prog.mq_send.sites import Hold
     from mqmail.queue.record import Envelope, Record, State
     from mqmail.xmtp.reply import Reply
 
@@ -39,13 +44,16 @@ _RETRY_REPORT = 300.0       # the longest until the sender is told again: mq-bou
 
 class Message:
     """An active message. ``attempt`` returns when it is due again (seconds since the epoch), or None
-    when it is finished or has been set aside."""
+    when it is finished or has been set aside. *force*: the recipients that are due whatever the record
+    says, ALL: all of them. ``waits``: recipients that wait for a site, by (destination, domain)."""
 
-    def __init__(self, scheduler: Scheduler, id: str, place: str, force: bool) -> None:
+    def __init__(self, scheduler: Scheduler, id: str, place: str, force: Collection[str]) -> None:
         self.id = id
+        self.waits: dict[tuple[str, str], set[str]] = {}
         self._scheduler = scheduler
         self._place = place
         self._force = force
+        self._forced = force is ALL
         self._record: Record
         self._envelope: Envelope
         self._written = 0           # octets of the record that are in the file
@@ -55,6 +63,7 @@ class Message:
         self._body = -1
         self._left = 0              # recipients under way
         self._flushing = False
+        self._learnt = False        # somebody was asked, or told
 
     async def attempt(self) -> float | None:
         """Try everything that is due, tell whom to tell, and see what is left."""
@@ -120,10 +129,10 @@ class Message:
                 await waiter
 
     def _due(self) -> list[State]:
-        force, self._force = self._force, False
+        force, self._force = self._force, ()
         now = time.time()
-        return [s for s in self._record.current()
-                if s.kind == "pending" or s.kind == "wait" and (force or s.until <= now)]
+        return [s for s in self._record.current() if s.kind == "pending" or s.kind == "wait" and (
+            s.until <= now or force and (self._forced or s.recipient.seq in force))]
 
     def _jobs(self, states: list[State]) -> list[tuple[str, Job]]:
         """A job for each destination and sender, of at most 100 recipients, 1000 for ``remote``."""
@@ -136,7 +145,8 @@ class Message:
             most = MOST_PLANNED if destination == "remote" else MOST_RECIPIENTS
             for i in range(0, len(part), most):
                 jobs.append((destination, Job(self._envelope, sender, destination, part[i:i + most],
-                                              self._said, self._open_body)))
+                                              self._said, self._open_body, None, self._put_off,
+                                              self._forced)))
         return jobs
 
     def _look_at_body(self, states: list[State]) -> None:
@@ -157,21 +167,40 @@ class Message:
 
     def _said(self, state: State, answer: Reply | None, why: str) -> None:
         """A recipient's verdict has come."""
+        if answer is None and self._scheduler.stopping:
+            self._left -= 1
+            return
+        destination, now = state.recipient.destination, time.time()
+        verdict = of_reply(answer, why, asked=destination == "new")
+        self._learnt = True
+        if verdict.site or destination == "remote":
+            until = self._scheduler.heard(destination, self.id, state.recipient, verdict, now)
+            if until:
+                verdict = verdict.replace(until=until)  # type: ignore[attr-defined]  # of every @value
+        self._take(state, verdict, now)
+
+    def _put_off(self, state: State, hold: Hold) -> None:
+        """Nobody was asked: the recipient has to wait for its site."""
+        verdict = Verdict("wait", hold.status, hold.host, hold.said, until=hold.until, tried=hold.tried)
+        self._take(state, verdict, time.time(), asked=False)
+
+    def _take(self, state: State, verdict: Verdict, now: float, asked: bool = True) -> None:
+        """*verdict* becomes lines of the record."""
         self._left -= 1
         recipient = state.recipient
-        if answer is None and self._scheduler.stopping:
-            return
-        verdict = of_reply(answer, why, asked=recipient.destination == "new")
-        clock = Clock(time.time(), self._scheduler.lifetime, random.random())  # noqa: S311  spreads load
+        clock = Clock(now, self._scheduler.lifetime, random.random())  # noqa: S311  spreads load
         made = lines_for(self._record, state, verdict, clock)
         records.extend(self._record, made)
         if state.kind != "wait" or self._written < _ROOM_FOR_WAITING:
             self._unwritten.append(made)
-        self._log(state, recipient.destination, recipient.address, verdict)
+        if state.kind == "wait" and verdict.until:
+            key = recipient.destination, domain_of(recipient.address)
+            self.waits.setdefault(key, set()).add(recipient.seq)
+        self._log(state, recipient.destination, recipient.address, verdict, asked)
         self._final = self._final or state.kind in ("done", "fail")
         self._flush_soon()
 
-    def _log(self, state: State, destination: str, address: str, verdict: Verdict) -> None:
+    def _log(self, state: State, destination: str, address: str, verdict: Verdict, asked: bool) -> None:
         if state.kind in ("replaced", "pending"):
             targets = " ".join([f"@{t.destination}:{t.address}" for t in verdict.targets])
             log.event("replaced", id=self.id, to=state.recipient.seq, destination=destination,
@@ -180,7 +209,8 @@ class Message:
         name = {"done": "delivered", "wait": "deferred", "fail": "failed"}[state.kind]
         until = int(state.until - time.time()) if state.kind == "wait" else None
         log.event(name, id=self.id, to=state.recipient.seq, destination=destination, address=address,
-                  status=state.status, retry=until, host=state.host, said=state.said[:300])
+                  status=state.status, retry=until, asked=None if asked else "no", host=state.host,
+                  tls=verdict.tls, secs=verdict.secs, said=state.said[:300])
 
     # --- the record's file ---
 
@@ -193,8 +223,10 @@ class Message:
     def _flush(self) -> None:
         """To the file, not to the disk. What cannot be written now is written with the rest later."""
         self._flushing = False
-        if not self._unwritten or not self._left:
-            return
+        if self._unwritten and self._left:
+            self._write()
+
+    def _write(self) -> None:
         data = b"".join(self._unwritten)
         try:
             self._written = store.append(self._place, self.id, self._written, data, sync=False)
@@ -245,6 +277,7 @@ class Message:
             said = untagged(answer).said() if answer is not None else why
             log.event("report_deferred", id=self.id, to=seq, said=said)
             return
+        self._learnt = True
         action = report.action(state)
         made = lines.told_line(seq, time.time(), action)
         self._unwritten.append(made)
@@ -259,7 +292,10 @@ class Message:
             await self._remove()
             return None
         until = min([self._next(state) for state in left])
-        await self._sync()
+        if self._learnt or self._final or self._unsynced:
+            await self._sync()
+        elif self._unwritten:
+            self._write()
         self._move(until)
         return until
 

@@ -1,14 +1,12 @@
-"""A destination's service: its sessions, its limit, and the jobs that wait for them.
+"""A destination's service: its sessions, its slots, and the jobs that wait for them.
 
-A job is one transaction: some recipients of one message. Jobs of different messages take turns, so a
-mailing to thousands does not hold up a note to one. Sessions stay open and are used again. A service
-that does not answer is tried again after a short while; when it stays away, the jobs are handed back
-without verdicts, which means: later.
+A job is one transaction: some recipients of one message. Whose turn it is, ``turns`` says; which
+recipients nobody needs to ask about, ``traffic``. Sessions stay open and are used again. A service that
+does not answer is tried again after a short while; when it stays away, the jobs are handed back without
+verdicts, which means: later.
 """
 
 from __future__ import annotations
-
-from collections import deque
 
 from mqmail.base import log
 from mqmail.base.waiter import Running, Waiter
@@ -16,6 +14,8 @@ from mqmail.control.destinations import Destination
 from mqmail.net.expired import Expired
 from mqmail.net.session import Session
 from mqmail.net.stream import Deadlines, connect_tcp, connect_unix
+from mqmail.prog.mq_send.traffic import Traffic
+from mqmail.prog.mq_send.turns import Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mqmail.prog.mq_send.job import Job
+    from mqmail.prog.mq_send.traffic import Bring
+    from mqmail.prog.mq_send.verdicts import Verdict
 
 PATIENCE = 10.0         # seconds a service may be away before jobs are handed back
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
@@ -32,31 +34,32 @@ STALLED = 60.0          # seconds in which no job ends, after which those that w
 
 
 class Outlet:
-    """The service of one destination. *limit*: sessions (or, for ``remote``, connections) at a time."""
+    """The service of one destination. *limit*: sessions (or, for ``remote``, connections) at a time.
+    *bring*: see ``Traffic``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, host: str,
-                 service: Destination, limit: int) -> None:
+                 service: Destination, limit: int, bring: Bring) -> None:
         self._loop = loop
         self._deadlines = deadlines
         self._host = host
         self.name = service.name
         self._asks = service.name == "new"
-        self._waiting: deque[deque[Job]] = deque()
-        self._queues: dict[str, deque[Job]] = {}
+        self._remote = service.name == "remote"
+        self._turns = Turns()
+        self._traffic = Traffic(loop, service.name, self._turns, bring)
         self._idle: list[Session] = []
-        self._busy = 0              # slots in use
         self._asking_soon = False
         self._opening = False
         self._away_since = 0.0
         self._tries = 0
-        self._moved = loop.time()   # when a job ended last
+        self._moved = loop.time()   # when a job ended, or a job of many slots got a verdict, last
         self._watched = False
         self.configure(service, limit)
 
     def configure(self, service: Destination, limit: int) -> None:
         """Take new settings; open sessions go on, idle ones are closed."""
         self._service = service
-        self._limit = min(limit, 2) if self._asks else limit
+        self._turns.limit = min(limit, 2) if self._asks else limit
         self.close_idle()
 
     def close_idle(self) -> None:
@@ -67,14 +70,15 @@ class Outlet:
 
     def submit(self, job: Job) -> Waiter:
         """Queue *job*; the Waiter comes when all its verdicts are in, or none will come."""
-        if not self._limit:
+        if not self._turns.limit:
             job.finish(f"{self.name} is held: its concurrency is 0", None)
             return job.done
-        jobs = self._queues.get(job.id)
-        if jobs is None:
-            jobs = self._queues[job.id] = deque()
-            self._waiting.append(jobs)
-        jobs.append(job)
+        if self._traffic:
+            self._traffic.sort(job)
+            if not job.states:
+                job.finish("", None)
+                return job.done
+        self._turns.add(job)
         self._watch()
         if self._asks:
             if not self._asking_soon:
@@ -86,7 +90,7 @@ class Outlet:
 
     def _watch(self) -> None:
         """Messages in memory are limited: those of a service that gets nothing done must not fill it."""
-        if self._waiting and not self._watched:
+        if self._turns and not self._watched:
             self._watched = True
             self._loop.call_later(STALLED, self._look)
 
@@ -96,26 +100,24 @@ class Outlet:
             self._hand_back(f"{self.name} is busy and has finished nothing for {STALLED:g} s")
         self._watch()
 
+    def heard(self, domain: str, id: str, seq: str, verdict: Verdict, now: float) -> float:
+        """See ``Traffic.heard``."""
+        return self._traffic.heard(domain, id, seq, verdict, now)
+
+    def wait(self, domain: str, id: str, seqs: set[str]) -> None:
+        """See ``Traffic.wait``."""
+        self._traffic.wait(domain, id, seqs)
+
+    # --- giving jobs to sessions ---
+
     def _ask_soon(self) -> None:
         """Jobs of this turn of the loop go in one burst."""
         self._asking_soon = False
         self._pump()
 
-    def _next(self) -> Job | None:
-        """The next job, messages taking turns."""
-        if not self._waiting:
-            return None
-        jobs = self._waiting.popleft()
-        job = jobs.popleft()
-        if jobs:
-            self._waiting.append(jobs)
-        else:
-            del self._queues[job.id]
-        return job
-
     def _pump(self) -> None:
         """Give waiting jobs to sessions as far as the limit allows."""
-        while self._waiting and self._busy < self._limit:
+        while self._turns.ready():
             session = self._take_idle()
             if session is not None:
                 self._use(session)
@@ -135,38 +137,56 @@ class Outlet:
 
     def _use(self, session: Session) -> None:
         if self._asks:
-            jobs = [job for job in (self._next() for _ in range(_ASKED_AT_ONCE)) if job is not None]
-            self._busy += 1
-            Running(self._ask(session, jobs), lambda _r, error: self._used(session, jobs, 1, error))
+            jobs: list[Job] = []
+            while self._turns and len(jobs) < _ASKED_AT_ONCE:
+                jobs.append(self._turns.take())
+            self._turns.busy += 1
+            Running(self._ask(session, jobs), lambda _r, error: self._asked(session, jobs, error))
             return
-        job = self._next()
-        assert job is not None
-        slots = self._slots(job) if self.name == "remote" else 1
-        self._busy += slots
-        Running(job.run(session, slots), lambda _r, error: self._used(session, [job], slots, error))
+        job = self._turns.take()
+        self._traffic.put_off_down(job)
+        if not job.states:
+            self._idle.append(session)
+            self._turns.end(job)
+            job.finish("", None)
+            return
+        self._turns.begin(job, self._remote)
+        job.progress = (lambda: self._progressed(job)) if job.slots > 1 else None
+        Running(job.run(session), lambda _r, error: self._used(session, [job], error))
 
-    def _slots(self, job: Job) -> int:
-        """Connections for *job*: no more than it has recipients, and half of what is free, so that the
-        largest mailing leaves some to others."""
-        return min(len(job.states), (self._limit - self._busy + 1) // 2)
+    def _progressed(self, job: Job) -> None:
+        """A verdict has come: slots may be free for others."""
+        self._moved = self._loop.time()
+        if self._turns.shrink(job):
+            self._pump()
 
     async def _ask(self, session: Session, jobs: list[Job]) -> None:
         for job in jobs:
             job.prepare_question()
         await session.ask([job.transaction for job in jobs])
         for job in jobs:
-            job.answered(session.broken)
+            job.answered()
 
-    def _used(self, session: Session, jobs: list[Job], slots: int, error: BaseException | None) -> None:
+    def _asked(self, session: Session, jobs: list[Job], error: BaseException | None) -> None:
+        self._turns.busy -= 1
+        self._used(session, jobs, error)
+
+    def _used(self, session: Session, jobs: list[Job], error: BaseException | None) -> None:
         """The session has done its work, or something went wrong with it."""
-        self._busy -= slots
         self._moved = self._loop.time()
         if error is not None or session.broken:
             session.close()
         else:
             self._idle.append(session)
         for job in jobs:
-            job.finish(session.broken, error)
+            self._turns.end(job)
+            self._traffic.ended(job)
+        for job in jobs:
+            if error is None and self._turns.limit and _for_nothing(session, job):
+                job.again = True
+                self._turns.add(job)
+            else:
+                job.finish(session.broken, error)
         self._pump()
 
     # --- opening ---
@@ -201,25 +221,34 @@ class Outlet:
             log.event("service_away", destination=self.name, said=why)
         pause = _PAUSES[min(self._tries, len(_PAUSES) - 1)]
         self._tries += 1
-        if not self._busy and (now - self._away_since >= PATIENCE or isinstance(error, Expired)):
+        if not self._turns.busy and (now - self._away_since >= PATIENCE or isinstance(error, Expired)):
             self._hand_back(f"{self.name} does not answer: {why}")
         self._loop.call_later(pause, self._retry)
 
     def _retry(self) -> None:
         self._opening = False
-        if self._waiting:
+        if self._turns:
             self._pump()
         else:
             self._tries = max(self._tries, 1)
 
     def _hand_back(self, why: str) -> None:
-        while (job := self._next()) is not None:
+        while self._turns:
+            job = self._turns.take()
+            self._turns.end(job)
             job.finish(why, None)
 
     def give_up(self) -> None:
         """At the end: what has not begun will not; its recipients keep what the record says."""
-        self._limit = 0
+        self._turns.limit = 0
         self._hand_back("closing down")
+
+
+def _for_nothing(session: Session, job: Job) -> bool:
+    """Whether *job* met a session that had been idle and was closed at that moment, as when a service
+    is restarted, and can do no harm when it is begun once more: the service never had the body."""
+    lost = session.broken and session.used > 1 and not session.expired
+    return bool(lost) and not (job.begun or job.again) and job.left == len(job.states)
 
 
 async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> str:

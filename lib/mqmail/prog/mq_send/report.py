@@ -13,14 +13,17 @@ _LONGEST_HOST = 300
 
 def action(state: State) -> str:
     """``failed``, ``delivered``, ``relayed``: the sender is to be told so; ``none``: a failure nobody
-    asked to hear of; "": nothing to tell (any more)."""
+    asked to hear of; "": nothing to tell (any more). A next hop that was given NOTIFY tells of success
+    itself (RFC 3461 section 5.2.1); of one that was not, we say that the message was relayed (5.2.2)."""
     notify = state.recipient.notify
     if state.told:
         return ""
     if state.kind == "fail":
         return "failed" if not notify or "failure" in notify else "none"
     if state.kind == "done" and "success" in notify:
-        return "delivered" if state.recipient.destination in _PLACES else "relayed"
+        if state.recipient.destination in _PLACES:
+            return "delivered"
+        return "" if state.dsn else "relayed"
     return ""
 
 

@@ -19,6 +19,7 @@ from mqmail.net import trigger
 from mqmail.net.stream import Deadlines
 from mqmail.prog.mq_send.agenda import Agenda
 from mqmail.prog.mq_send.disk import Disk
+from mqmail.prog.mq_send.job import Job, domain_of
 from mqmail.prog.mq_send.message import Message
 from mqmail.prog.mq_send.outlet import Outlet
 from mqmail.queue import ids, store
@@ -26,10 +27,11 @@ from mqmail.queue import ids, store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from mqmail.control.destinations import Destination
-    from mqmail.prog.mq_send.job import Job
+    from mqmail.prog.mq_send.verdicts import Verdict
+    from mqmail.queue.record import Recipient
 
 CONTROL = ("me", "destinations", "queuelifetime", "concurrencylocal", "concurrencyremote")
 MOST_ACTIVE = 500           # messages in memory
@@ -184,7 +186,7 @@ class Scheduler:
         if at is not None and len(self._active) < MOST_ACTIVE:
             self._timer = self.loop.call_later(min(max(at - time.time(), 0.01), 60.0), self.pump)
 
-    def _begin(self, id: str, place: str, force: bool) -> None:
+    def _begin(self, id: str, place: str, force: Collection[str]) -> None:
         message = Message(self, id, place, force)
         self._active[id] = message
         Running(message.attempt(), lambda due, error: self._ended(message, due, error))
@@ -193,15 +195,25 @@ class Scheduler:
         """An attempt is over. Trouble of the system's or ours costs time, never the message."""
         id = message.id
         self._active.pop(id, None)
-        self._agenda.finished(id)
+        self._agenda.finished(id, gone=error is None and due is None)
         if error is not None:
             self._trouble(message, error)
         elif due is not None:
-            self._agenda.add_due(id, due) if message.place == "wait" else self._again(message)
+            self._wait(message, due) if message.place == "wait" else self._again(message)
         if self.stopping:
             self._check_stopped()
         else:
             self.pump()
+
+    def _wait(self, message: Message, due: float) -> None:
+        self._agenda.add_due(message.id, due)
+        for (destination, domain), seqs in message.waits.items():
+            self._outlets[destination].wait(domain, message.id, seqs)
+
+    def _bring(self, messages: Iterable[tuple[str, frozenset[str]]]) -> None:
+        """What waited for a site need not wait any longer; it takes its turn as what is due does."""
+        self._agenda.bring(messages)
+        self.loop.call_soon(self.pump)
 
     def _trouble(self, message: Message, error: BaseException) -> None:
         message.rescue()
@@ -233,12 +245,21 @@ class Scheduler:
             return job.done
         return outlet.submit(job)
 
+    def heard(self, destination: str, id: str, recipient: Recipient, verdict: Verdict,
+              now: float) -> float:
+        """What a verdict means for the recipient's site; see ``Outlet.heard``."""
+        outlet = self._outlets.get(destination)
+        if outlet is None:
+            return 0.0
+        return outlet.heard(domain_of(recipient.address), id, recipient.seq, verdict, now)
+
     def _make_outlet(self, name: str) -> Outlet | None:
         service = self._control.destinations.lookup(name)
         if service is None:
             log.event("no_service", destination=name)
             return None
-        outlet = Outlet(self.loop, self._deadlines, self._control.me, service, self._limit(service))
+        outlet = Outlet(self.loop, self._deadlines, self._control.me, service, self._limit(service),
+                        self._bring)
         self._outlets[name] = outlet
         return outlet
 

@@ -17,6 +17,7 @@ DEEPEST = 20                # replacements of replacements: more is a loop
 _LOCAL = frozenset(("new", "mailbox", "local"))
 _OUR_TROUBLE = frozenset((500, 502, 503, 504, 555))
 _LONGEST_HINT = 86400
+_LONGEST_SITE = 255
 _SOON = 10.0                # seconds until a broken service is tried again, at first
 
 
@@ -24,7 +25,9 @@ _SOON = 10.0                # seconds until a broken service is tried again, at 
 class Verdict:
     """*kind* done, wait, fail or replace; *status* RFC 3463; *host* and *said* for record and log;
     *targets* for replace; *retry* seconds that the service asks for (0: none); *broken*: the service
-    gave no answer."""
+    gave no answer. *site*: who answered, or with *retry* did not (see ``sites``); *tls* and *secs*: how
+    and how long; *dsn*: the next hop was asked to report success itself. *until*: when to try again, as
+    mq-send itself knows (0: it does not); *tried*: this counts as an attempt."""
 
     kind: str
     status: str = ""
@@ -33,6 +36,12 @@ class Verdict:
     targets: tuple[Target, ...] = ()
     retry: int = 0
     broken: bool = False
+    site: str = ""
+    tls: str = ""
+    secs: str = ""
+    dsn: bool = False
+    until: float = 0.0
+    tried: bool = True
 
 
 @value
@@ -51,11 +60,18 @@ def of_reply(answer: Reply | None, why: str = "", asked: bool = False) -> Verdic
         return Verdict("wait", "4.4.2", "", why or "no answer", broken=True)
     facts = facts_of(answer.text)
     host, said = facts.get("host", ""), facts.get("said") or untagged(answer).said()
+    verdict = _meaning(answer, host, said, asked, facts)
+    if facts and verdict.kind != "replace":
+        verdict = _with_facts(verdict, facts)
+    return verdict
+
+
+def _meaning(answer: Reply, host: str, said: str, asked: bool, facts: dict[str, str]) -> Verdict:
     code = answer.code
     if 200 <= code < 300:
         if asked:
             return Verdict("wait", "4.3.5", host, f"accepted without a body: {said}")
-        return Verdict("done", _status(answer, "2.0.0"), host, said)
+        return Verdict("done", _status(answer, "2.0.0"), host, said, dsn=facts.get("dsn") == "1")
     if code == 551:
         return _elsewhere(answer, host, said)
     if 400 <= code < 500:
@@ -63,6 +79,14 @@ def of_reply(answer: Reply | None, why: str = "", asked: bool = False) -> Verdic
     if code < 300 or code >= 600 or code in _OUR_TROUBLE or _is_syntax(answer):
         return Verdict("wait", "4.5.0", host, f"unexpected answer: {said}")
     return Verdict("fail", _status(answer, "5.0.0"), host, said)
+
+
+def _with_facts(verdict: Verdict, facts: dict[str, str]) -> Verdict:
+    """*verdict* with who answered, and how."""
+    site = facts.get("site", "").lower()
+    good = len(site) <= _LONGEST_SITE and site.isprintable()
+    return verdict.replace(     # type: ignore[attr-defined,no-any-return]  # of every @value
+        site=site if good else "", tls=facts.get("tls", ""), secs=facts.get("secs", ""))
 
 
 def _is_syntax(answer: Reply) -> bool:
@@ -93,25 +117,31 @@ def lines_for(record: Record, state: State, verdict: Verdict, clock: Clock) -> b
     """The record lines that *verdict* makes for the recipient in *state*."""
     seq, now = state.recipient.seq, clock.now
     if verdict.kind == "done":
-        return lines.done_line(seq, now, verdict.status, verdict.host, verdict.said)
+        return lines.done_line(seq, now, verdict.status, verdict.host, verdict.said, verdict.tls,
+                               verdict.secs, verdict.dsn)
     if verdict.kind == "fail":
-        return lines.fail_line(seq, now, verdict.status, verdict.host, verdict.said)
+        return lines.fail_line(seq, now, verdict.status, verdict.host, verdict.said, verdict.tls,
+                               verdict.secs)
     if verdict.kind == "replace":
         return _replace(record, state, verdict, now)
     assert record.envelope is not None
     arrived = record.envelope.at
-    if expired(arrived, now, clock.lifetime):
+    if verdict.tried and expired(arrived, now, clock.lifetime):
         said = f"not delivered in {int(clock.lifetime) // 3600} hours; last: {verdict.said}"
         return lines.fail_line(seq, now, "5.4.7", verdict.host, said)
     until = due(arrived, state.recipient.destination, verdict, clock)
-    return lines.wait_line(seq, now, verdict.status, until, verdict.host, verdict.said)
+    return lines.wait_line(seq, now, verdict.status, until, verdict.host, verdict.said, verdict.tls,
+                           verdict.secs)
 
 
 def due(arrived: float, destination: str, verdict: Verdict, clock: Clock) -> float:
-    """When to try again: as the service asks, or qmail's schedule, or sooner when the service itself
-    was away (10 seconds at first, then a quarter of the message's age)."""
+    """When to try again: as its site's time wants it or the service asks, or by qmail's schedule, or
+    sooner when the service itself was away (10 seconds at first, then a quarter of the message's age).
+    """
+    if verdict.until:
+        return verdict.until
     if verdict.retry:
-        return clock.now + max(1, verdict.retry)
+        return clock.now + verdict.retry
     skip = SKIP_LOCAL if destination in _LOCAL else SKIP_REMOTE
     until = next_attempt(arrived, clock.now, skip, clock.fuzz)
     if verdict.broken:
