@@ -23,7 +23,6 @@ CODES = {stage: answer[:3] for stage, answer in GOOD.items()}
 CHUNKED = (*OFFER, "CHUNKING")
 BIG = b"Subject: big\r\n\r\n" + b"0123456789" * 80 + b"\r\n" * 12_000_000
 MEMORY = 12 << 20           # octets that a handful of bad sessions may cost
-LATER = pytest.mark.xfail(reason="mq-rspawn cannot do this yet", strict=True)
 NO_REPLY = ("4.4.2", "4.5.0")
 
 
@@ -325,7 +324,6 @@ HANDSHAKES = {
 }
 
 
-@LATER
 def test_handshakes_that_fail_cost_the_encryption_only(rig):
     with bounded(rig, seconds=5 * PATIENCE):
         found, servers = verdicts(rig, {label: ({"STARTTLS": what}, TLS)
@@ -337,7 +335,6 @@ def test_handshakes_that_fail_cost_the_encryption_only(rig):
         assert len(server.heard("MAIL")) == 1, label
 
 
-@LATER
 def test_handshakes_that_fail_where_there_must_be_one(rig):
     with bounded(rig, seconds=5 * PATIENCE):
         found, servers = verdicts(rig, {label: ({"STARTTLS": what}, TLS)
@@ -368,7 +365,6 @@ def limited(rig, limits, *addresses):
 FIVE = [f"u{n}@x.example" for n in range(5)]
 
 
-@LATER
 @pytest.mark.parametrize(("limits", "sizes"), [
     ("RCPTMAX=1", [1] * 5), ("RCPTMAX=2", [1, 2, 2]), ("MAILMAX=1 RCPTMAX=3", [2, 3]),
     ("rcptmax=2 FUTURE=9", [1, 2, 2])])
@@ -383,7 +379,6 @@ def test_limits_that_forbid_nothing(rig, limits):
     assert limited(rig, limits, *FIVE)[0] == [5]
 
 
-@LATER
 def test_a_session_carries_no_more_messages_than_the_host_says(rig):
     sizes, server = limited(rig, "MAILMAX=1 RCPTMAX=1", *FIVE[:3])
     assert sizes == [1, 1, 1]

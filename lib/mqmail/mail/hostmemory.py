@@ -103,6 +103,11 @@ class HostMemory:
             return None
         return Down(entry.until, entry.status, entry.host, entry.said)
 
+    def until(self, key: str, now: float) -> float | None:
+        """When it is tried again; None: nothing is known against it. Nobody gets to try by asking."""
+        entry = self._find(key, now)
+        return entry.until if entry is not None and entry.until > now else None
+
     def dump(self) -> bytes:
         """A line each: key, first failure, last attempt, next attempt, facts; the last used first, as
         many as MOST_OCTETS hold."""

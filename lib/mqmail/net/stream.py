@@ -19,6 +19,7 @@ from mqmail.net.tcp import tcp_socket
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 READ_SIZE = 65536
 MOST_UNSENT = 262144
@@ -29,7 +30,7 @@ class Stream:
     """A connected non-blocking socket in *loop*. ``read`` gives b"" at the end or on an error."""
 
     __slots__ = ("_deadlines", "_drained", "_fd", "_fds", "_loop", "_out", "_out_fds", "_paused",
-                 "_unsent", "_waiter", "closed", "expires", "sock", "unix")
+                 "_unsent", "_waiter", "_watcher", "closed", "expires", "sock", "unix")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket, deadlines: Deadlines) -> None:
         self._loop = loop
@@ -43,6 +44,7 @@ class Stream:
         self._out_fds: tuple[int, ...] = ()
         self._unsent = 0
         self._paused = True
+        self._watcher: Callable[[], None] | None = None
         self._deadlines = deadlines
         self.closed = False
         self.expires = 0.0
@@ -65,7 +67,8 @@ class Stream:
         if waiter is None:
             self._paused = True
             self._loop.remove_reader(self._fd)
-            return
+            watcher, self._watcher = self._watcher, None
+            return watcher() if watcher is not None else None
         try:
             if self.unix:
                 data, fds = unix.receive(self.sock, READ_SIZE)
@@ -79,6 +82,14 @@ class Stream:
         self._deadlines.active.add(self)
         self._waiter = None
         waiter.set(data)
+
+    def watch(self, callback: Callable[[], None] | None) -> None:
+        """Call *callback* once, as soon as there is something to read, or the end, while nobody reads;
+        None: no more."""
+        self._watcher = callback
+        if callback is not None and self._paused and not self.closed:
+            self._paused = False
+            self._loop.add_reader(self._fd, self._readable)
 
     def probe(self) -> None:
         """Read without being told to. libuv forgets a socket after one call when it has an error (the

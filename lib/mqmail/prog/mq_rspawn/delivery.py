@@ -7,15 +7,17 @@ as it is known.
 from __future__ import annotations
 
 import random
+import time
 
 from mqmail.base import program
 from mqmail.base.waiter import Running, Waiter
 from mqmail.mail.address import domain_of
 from mqmail.mail.mxlist import NoHosts
 from mqmail.mail.mxplan import Plan
-from mqmail.prog.mq_rspawn.hops import Unreachable
-from mqmail.prog.mq_rspawn.sending import Sending
-from mqmail.prog.mq_rspawn.verdicts import put_off, refused
+from mqmail.prog.mq_rspawn.carrying import Carrying
+from mqmail.prog.mq_rspawn.hints import with_hints
+from mqmail.remote.opening import Unreachable
+from mqmail.remote.verdicts import NOBODY, put_off, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,35 +25,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from typing import Any
 
+    from mqmail.mail.mxlist import Choice
     from mqmail.mail.mxplan import Transfer, Verdict
     from mqmail.net.mx import Finder
-    from mqmail.prog.mq_rspawn.hops import Hops, Peer
-    from mqmail.prog.mq_rspawn.sending import Message
+    from mqmail.prog.mq_rspawn.lines import Lines
+    from mqmail.remote.sending import Message
     from mqmail.xmtp.reply import Reply
 
 GATHER = 1.0        # seconds that transactions wait for slow look-ups, for theirs may be the same hosts
 LONGEST = 3600.0    # seconds after which no further host is tried: mq-send does not wait for ever
-SLOWEST = 1000      # octets of a body a second, that a peer has to take
+_INTERNAL = put_off("4.3.0", NOBODY, "internal trouble")
+_GONE = put_off("4.4.2", NOBODY, "the caller has gone away")
 
 
 class Delivery:
     """*answer(number, verdict)* is called once for each recipient."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, hops: Hops, finder: Finder, message: Message,
+    def __init__(self, loop: asyncio.AbstractEventLoop, lines: Lines, finder: Finder, message: Message,
                  answer: Callable[[int, Reply], None]) -> None:
         self._loop = loop
-        self._hops = hops
+        self._lines = lines
         self._finder = finder
         self._message = message
         self._answer = answer
         self._left = set(range(len(message.recipients)))
         self._changed = Waiter()
         self._gathered = False
+        self._choices: dict[str, list[Choice]] = {}
+        self._carryings: set[Carrying] = set()
 
     async def run(self, slots: int) -> None:
         """Send to all recipients, *slots* transactions at a time."""
-        domains = [domain_of(rcpt.address) for rcpt in self._message.recipients]
-        self._plan = Plan(domains, slots, random.choice, self._tell)
+        self._domains = [domain_of(rcpt.address) for rcpt in self._message.recipients]
+        self._plan = Plan(self._domains, slots, random.choice, self._tell)
         timers = [self._loop.call_later(GATHER, self._stop_gathering),
                   self._loop.call_later(LONGEST, self._stop_trying)]
         try:
@@ -61,7 +67,7 @@ class Delivery:
             for timer in timers:
                 timer.cancel()
             for number in sorted(self._left):
-                self._tell(number, put_off("4.3.0", "", "internal trouble"))
+                self._tell(number, _INTERNAL)
 
     def _go_on(self) -> bool:
         """Begin what can begin; whether there is something to wait for."""
@@ -71,7 +77,7 @@ class Delivery:
             for domain in domains:
                 known = self._finder.known(domain, self._message.mail.sender)
                 if known:
-                    plan.found(domain, known)
+                    self._found(domain, known)
                 else:
                     self._start(self._look_up(domain))
         if self._gathered or not plan.looking:
@@ -92,7 +98,7 @@ class Delivery:
         self._changed.set()
 
     def _stop_trying(self) -> None:
-        self._plan.give_up(put_off("4.4.1", "", "no host was reached in time"))
+        self._plan.give_up(put_off("4.4.1", NOBODY, "no host was reached in time"))
         self._changed.set()
 
     async def _look_up(self, domain: str) -> None:
@@ -101,50 +107,44 @@ class Delivery:
             found = await self._finder.find(domain, self._message.mail.sender)
         finally:
             if isinstance(found, list):
-                self._plan.found(domain, found)
+                self._found(domain, found)
             else:
                 self._plan.failed(domain, _no_hosts(found))
+
+    def _found(self, domain: str, choices: list[Choice]) -> None:
+        self._choices[domain] = choices
+        self._plan.found(domain, choices)
 
     # --- transactions ---
 
     async def _carry(self, transfer: Transfer) -> None:
-        """One transfer, whatever comes of it. It is done again over a fresh session when an idle one
-        turns out to be of no more use."""
-        again = False
+        """One transfer, whatever comes of it."""
         try:
-            again = await self._over(transfer, fresh=False)
-            if again:
-                await self._over(transfer, fresh=True)
+            await self._over(transfer)
         except Unreachable as failure:
             return self._plan.unreachable(transfer, failure.verdict)
         except Exception as error:  # noqa: BLE001  the other transfers go on
             program.bug(error, id=self._message.mail.xid)
-        self._told(transfer, transfer.recipients, put_off("4.3.0", "", "internal trouble"), True)
+        self._told(transfer, transfer.recipients, _INTERNAL, final=True)
         return self._plan.ended(transfer)
 
-    async def _over(self, transfer: Transfer, fresh: bool) -> bool:
-        """One transaction over one session. True: nothing has happened, for the peer had closed it."""
+    async def _over(self, transfer: Transfer) -> None:
+        """One transaction over one line."""
         if not self._message.wanted():
-            gone = put_off("4.4.2", "", "the caller has gone away")
-            self._told(transfer, transfer.recipients, gone, True)
-            return False
-        peer = await self._hops.take(transfer.choice, fresh)
+            return self._told(transfer, transfer.recipients, _GONE, final=True)
+        line = await self._lines.take(transfer.choice, self._message.mail.xforce)
+        carrying = Carrying(self._message, line, [n for n in transfer.recipients if n in transfer.open])
+        self._carryings.add(carrying)
         try:
             self._plan.connected(transfer)
             self._changed.set()
-            return await self._send(transfer, peer)
+            await carrying.run(lambda number, verdict, final: self._told(transfer, [number], verdict, final))
         finally:
-            self._hops.give(peer)
-
-    async def _send(self, transfer: Transfer, peer: Peer) -> bool:
-        sending = Sending(self._message, peer,
-                          lambda numbers, verdict, final: self._told(transfer, numbers, verdict, final))
-        limit = self._loop.call_later(3 * peer.session.timeout + self._message.size / SLOWEST,
-                                      peer.session.stream.expire)  # type: ignore[union-attr]
-        try:
-            return await sending.run([n for n in transfer.recipients if n in transfer.open])
-        finally:
-            limit.cancel()
+            self._carryings.discard(carrying)
+            self._lines.give(line, carrying.cut)
+        if carrying.unreached is not None:
+            raise Unreachable(carrying.unreached)
+        return None
 
     def _told(self, transfer: Transfer, numbers: Iterable[int], verdict: Reply, final: bool) -> None:
         """The answer for those of *numbers* that have none."""
@@ -154,11 +154,19 @@ class Delivery:
 
     def _tell(self, number: int, verdict: Verdict) -> None:
         self._left.discard(number)
-        self._answer(number, verdict)  # type: ignore[arg-type]
+        domain = self._domains[number]
+        hinted = with_hints(verdict, self._choices.get(domain),  # type: ignore[arg-type]
+                            self._lines.memory, time.time())
+        self._answer(number, hinted)
+
+    def abandon(self) -> None:
+        """The caller has gone away, and will send the message again: nothing more is to be sent now."""
+        for carrying in self._carryings:
+            carrying.line.session.stream.close()
 
 
 def _no_hosts(found: object) -> Reply:
     """The verdict for a domain without hosts."""
     if not isinstance(found, NoHosts):
-        return put_off("4.3.0", "", "internal trouble")
-    return (put_off if found.status[0] == "4" else refused)(found.status, "", found.why)
+        return _INTERNAL
+    return (put_off if found.status[0] == "4" else refused)(found.status, NOBODY, found.why)

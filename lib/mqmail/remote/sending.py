@@ -1,4 +1,4 @@
-"""One SMTP transaction: a message over an open session to some of its recipients."""
+"""One SMTP or LMTP transaction: a message over an open session to some of its recipients. Both shells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mqmail.base.value import value
 from mqmail.mail.address import needs_utf8
 from mqmail.net.expired import Expired
 from mqmail.net.session import file_pieces
-from mqmail.prog.mq_rspawn.verdicts import passed_on, put_off, refused
+from mqmail.remote.verdicts import marked, passed_on, put_off, refused
 from mqmail.xmtp.client import BODY, Transaction
 from mqmail.xmtp.reply import ProtocolError, Reply, ReplyReader
 
@@ -17,11 +17,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from mqmail.prog.mq_rspawn.hops import Peer
+    from mqmail.mail.recode import Plan
+    from mqmail.remote.opening import Peer
     from mqmail.xmtp.events import Mail, Rcpt
 
-    Answer = Callable[[Iterable[int], Reply, bool], None]
+    Answer = Callable[[Iterable[int], Reply], None]
 
+FINAL = "final=1"           # no other host is to be asked, whatever the verdict
+CUT = "cut=1"               # the host broke the session off
 _HEADER = 262144            # octets in which a header is looked for
 
 
@@ -41,15 +44,17 @@ class Interrupted(Exception):
 
 
 class Sending:
-    """*answer(numbers, verdict, final)* says what becomes of recipients, where they have no answer yet;
-    *final*: no other host is to be asked, whatever the verdict."""
+    """*answer(numbers, verdict)* says what becomes of recipients, once for each. *now()*: seconds."""
 
-    def __init__(self, message: Message, peer: Peer, answer: Answer) -> None:
+    def __init__(self, message: Message, peer: Peer, now: Callable[[], float], answer: Answer) -> None:
         self._answer = answer
         self._message = message
         self._session = peer.session
         self._host = peer.host
         self._features = peer.session.features
+        self._now = now
+        self._started = now()
+        self._recoding: Plan | None = None  # the host takes 7-bit text alone
         self._begun = False                 # the body
         self._complete = False              # all of it
 
@@ -69,7 +74,7 @@ class Sending:
             why = await self._interrupted(transaction, str(error))
             final = not self._message.wanted()
         except OSError as error:
-            why, final = put_off("4.3.0", "", f"the message cannot be read: {error.strerror}"), True
+            why, final = put_off("4.3.0", self._host, f"the message cannot be read: {error.strerror}"), True
             session.broken = "given up"
         else:
             if not session.broken:
@@ -78,12 +83,16 @@ class Sending:
                 return True
             why = self._broken()
             final = self._complete and session.refusal is None      # it may have been taken (RFC 1047)
-        self._answer(numbers, why, final)
+        left = [n for n, verdict in zip(numbers, transaction.verdicts, strict=True) if verdict is None]
+        self._answer(left, marked(why, FINAL if final else CUT))
         return False
 
     def _verdict(self, number: int, answer: Reply | None) -> None:
         assert answer is not None
-        self._answer([number], passed_on(answer, self._host, early=not self._begun), False)
+        told = "DSN" in self._features and bool(self._message.recipients[number].notify)
+        verdict = passed_on(answer, self._host, early=not self._begun, dsn=told,
+                            secs=f"{self._now() - self._started:.1f}")
+        self._answer([number], verdict)
 
     def _broken(self) -> Reply:
         """What the end of the session means for those who have no verdict."""
@@ -97,15 +106,16 @@ class Sending:
         """The recipients that the message can go to by this session; the others are told why not."""
         if self._is_too_large():
             why = f"message of {self._message.size} octets: this host takes {self._features['SIZE']}"
-            self._answer(numbers, refused("5.3.4", self._host, why), True)
+            self._refuse(numbers, "5.3.4", why)
             return []
-        if not self._message.mail.utf8 or "SMTPUTF8" in self._features:
-            return numbers
-        whole = needs_utf8(self._message.mail.sender) or not self._header_is_ascii()
-        needing = [n for n in numbers if whole or needs_utf8(self._message.recipients[n].address)]
-        why = "SMTPUTF8 is needed, and this host does not offer it"         # RFC 6531 section 3.2
-        self._answer(needing, refused("5.6.7", self._host, why), True)
-        return [n for n in numbers if n not in needing]
+        numbers = self._knowing_utf8(numbers)
+        if numbers and self._message.mail.eightbit and not self._features.keys() & {"8BITMIME", "SMTPUTF8"}:
+            return self._recodable(numbers)
+        return numbers
+
+    def _refuse(self, numbers: list[int], status: str, why: str) -> None:
+        if numbers:
+            self._answer(numbers, marked(refused(status, self._host, why), FINAL))
 
     def _is_too_large(self) -> bool:
         """By the limit that the peer has announced (RFC 1870 section 6.1; 0: it has none)."""
@@ -113,13 +123,32 @@ class Sending:
         most = int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else 0
         return 0 < most < self._message.size
 
+    def _knowing_utf8(self, numbers: list[int]) -> list[int]:
+        if not self._message.mail.utf8 or "SMTPUTF8" in self._features:
+            return numbers
+        whole = needs_utf8(self._message.mail.sender) or not self._header_is_ascii()
+        needing = [n for n in numbers if whole or needs_utf8(self._message.recipients[n].address)]
+        why = "SMTPUTF8 is needed, and this host does not offer it"         # RFC 6531 section 3.2
+        self._refuse(needing, "5.6.7", why)
+        return [n for n in numbers if n not in needing]
+
     def _header_is_ascii(self) -> bool:
         return os.pread(self._message.fd, _HEADER, 0).partition(b"\r\n\r\n")[0].isascii()
+
+    def _recodable(self, numbers: list[int]) -> list[int]:
+        """All of them or none: RFC 6152 section 3 leaves nothing else for a host without 8BITMIME."""
+        from mqmail.mail import recode
+        try:
+            self._recoding = recode.check(file_pieces(self._message.fd, self._message.size))
+        except recode.CannotRecode as error:
+            self._refuse(numbers, "5.6.3", f"this host takes no 8-bit text: {error}")
+            return []
+        return numbers
 
     def _mail(self) -> list[str]:
         """MAIL's parameters, as far as the peer knows them."""
         mail, features, words = self._message.mail, self._features, []
-        if "SIZE" in features:
+        if "SIZE" in features and self._recoding is None:
             words.append(f"SIZE={self._message.size}")
         if mail.eightbit and "8BITMIME" in features:
             words.append("BODY=8BITMIME")
@@ -132,23 +161,31 @@ class Sending:
         return words
 
     def _rcpt(self, number: int) -> tuple[str, list[str]]:
-        rcpt, words = self._message.recipients[number], []
+        rcpt = self._message.recipients[number]
+        if "DSN" not in self._features or not (rcpt.notify or rcpt.orcpt):
+            return rcpt.address, []
+        words = [f"NOTIFY={','.join(rcpt.notify).upper()}"] if rcpt.notify else []
         kind, _, address = rcpt.orcpt.partition(";")
         utf8 = self._message.mail.utf8 and "SMTPUTF8" in self._features
-        if rcpt.notify and "DSN" in self._features:
-            words.append(f"NOTIFY={','.join(rcpt.notify).upper()}")
-        if rcpt.orcpt and "DSN" in self._features and (utf8 or address.isascii()):
+        if rcpt.orcpt and (utf8 or address.isascii()):
             words.append(f"ORCPT={kind};{xtext.encode(address)}")
         return rcpt.address, words
 
     # --- the body ---
+
+    def _octets(self) -> Iterable[bytes]:
+        pieces = file_pieces(self._message.fd, self._message.size)
+        if self._recoding is None:
+            return pieces
+        from mqmail.mail import recode
+        return recode.recode(pieces, self._recoding)
 
     def _pieces(self, transaction: Transaction) -> Iterator[bytes]:
         """The body; ends by Interrupted when the caller is gone (it will send the message again) or
         the peer has refused it before its end."""
         self._begun = True
         chunked = "CHUNKING" in self._features
-        for piece in file_pieces(self._message.fd, self._message.size):
+        for piece in self._octets():
             if not self._message.wanted():
                 raise Interrupted("the caller has gone away")
             if transaction.refused is not None or not chunked and self._session.stream.has_input():

@@ -1,0 +1,331 @@
+"""Lines to the workers: each stands for a session with a host. Shared by all messages, bounded in number.
+
+``take`` gives a line whose host has been reached, or raises Unreachable; ``give`` takes it back. At most
+``settings.most`` are out at a time, of a host no more than its pace allows (mail/pace.py), and only one
+opening goes to a host that has not been reached yet. A host that is known to be down (mail/hostmemory.py)
+costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from _socket import SOCK_STREAM
+from collections import deque
+
+from mqmail.base import log
+from mqmail.base.value import value
+from mqmail.base.waiter import Waiter
+from mqmail.mail.address import is_ipv4, is_ipv6
+from mqmail.mail.mxlist import MOST_ADDRESSES, preferred
+from mqmail.mail.pace import Pace
+from mqmail.net.expired import Expired
+from mqmail.net.session import Session
+from mqmail.net.stream import Deadlines, connect_unix
+from mqmail.prog.mq_rspawn.hints import key_of
+from mqmail.remote import request
+from mqmail.remote.carrier import NOT_REACHED
+from mqmail.remote.opening import Unreachable
+from mqmail.remote.verdicts import NOBODY, Host, marked, put_off
+from mqmail.xmtp.reply import Reply, facts_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from typing import Any
+
+    from mqmail.mail.hostmemory import Down, HostMemory
+    from mqmail.mail.mxlist import Choice
+    from mqmail.mail.mxplan import Hop
+
+SOCKET = "run/transfer.sock"    # where the workers listen
+MOST_HOSTS = 10000              # whose pace is remembered
+_REFUSES = (501, 502, 503, 554)
+
+
+@value
+class Settings:
+    """*name* for LHLO; *seconds* that a worker may take for a step; *lookup*: seconds for an address;
+    *most* lines in use at a time; *start* and *per_host*: sessions with one host, at first and at the
+    most; *idle*: seconds that an unused session is kept."""
+
+    name: str
+    seconds: float
+    lookup: float
+    most: int
+    start: int
+    per_host: int
+    idle: float
+
+
+class Line:
+    """A session with a worker, and through it with the host of *hop*."""
+
+    __slots__ = ("closing", "hop", "host", "session")
+
+    def __init__(self, session: Session, hop: Hop, host: _Host) -> None:
+        self.session = session
+        self.hop = hop
+        self.host = host
+        self.closing: asyncio.TimerHandle | None = None     # of an idle one
+
+
+class _Host:
+    """One next hop: how many lines to it are out, who waits for one."""
+
+    __slots__ = ("opening", "pace", "reached", "running", "turns")
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self.running = 0
+        self.opening = 0
+        self.reached = False
+        self.turns: deque[Waiter] = deque()
+
+
+class Lines:
+    """All lines of this process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, memory: HostMemory) -> None:
+        self.settings = settings
+        self.memory = memory
+        self._loop = loop
+        self._deadlines = Deadlines(loop)
+        self._idle: dict[Hop, list[Line]] = {}
+        self._hosts: dict[Hop, _Host] = {}
+        self._turns: deque[Waiter] = deque()
+        self._busy = 0
+        self._closing = False
+
+    async def take(self, choice: Choice, force: bool = False) -> Line:
+        """A line to the host of *choice*; *force*: also when it was down lately. To be given back."""
+        host = self._host(choice.hop)
+        while not self._may_begin(host):
+            host.turns.append(Waiter())
+            await host.turns[-1]
+        host.running += 1
+        try:
+            await self._overall_turn()
+            try:
+                return self._take_idle(choice.hop) or await self._open(choice, host, force)
+            except BaseException:
+                self._pass_overall_turn()
+                raise
+        except BaseException:
+            host.running -= 1
+            self._next_turn(host)
+            raise
+
+    def give(self, line: Line, cut: bool = False) -> None:
+        """The line is not needed now: keep it for a while if it is sound. *cut*: the host broke the
+        session off."""
+        host, now = line.host, self._loop.time()
+        if cut:
+            host.pace.failure(now)
+        else:
+            host.pace.success(now)
+        if line.session.client.idle and not line.session.broken and not cut and self.settings.idle:
+            line.closing = self._loop.call_later(self.settings.idle, self._close_idle, line)
+            self._idle.setdefault(line.hop, []).append(line)
+        else:
+            line.session.close()
+        host.running -= 1
+        self._pass_overall_turn()
+        self._next_turn(host)
+
+    def close_idle(self) -> None:
+        """Close all that nobody uses."""
+        for line in [line for lines in self._idle.values() for line in lines]:
+            self._close_idle(line)
+
+    def abort(self) -> None:
+        """Cut all lines and make no more: every recipient under way gets its verdict now."""
+        self._closing = True
+        for stream in list(self._deadlines.streams):
+            stream.close()
+
+    # --- turns ---
+
+    def _host(self, hop: Hop) -> _Host:
+        host = self._hosts.pop(hop, None)
+        if host is None:
+            if len(self._hosts) >= MOST_HOSTS:
+                self._forget_one()
+            host = _Host(Pace(self.settings.start, self.settings.per_host))
+        self._hosts[hop] = host         # the last used last
+        return host
+
+    def _forget_one(self) -> None:
+        """One that nobody uses, of those that were not used for long."""
+        for hop, host in self._hosts.items():
+            if not host.running and not host.turns:
+                del self._hosts[hop]
+                return
+
+    def _may_begin(self, host: _Host) -> bool:
+        """One attempt finds out whether a host can be reached; the others wait for it."""
+        if host.opening and not host.reached:
+            return False
+        return host.pace.may_begin(host.running, self._loop.time())
+
+    def _next_turn(self, host: _Host) -> None:
+        """Whoever waits for the host goes on in the loop, not inside of us, and looks for himself."""
+        if host.turns and self._may_begin(host):
+            self._loop.call_soon(self._wake, host)
+
+    def _wake(self, host: _Host) -> None:
+        if host.turns and self._may_begin(host):
+            host.turns.popleft().set()
+            self._next_turn(host)
+
+    async def _overall_turn(self) -> None:
+        if self._busy >= self.settings.most:
+            self._turns.append(Waiter())
+            await self._turns[-1]
+        else:
+            self._busy += 1
+
+    def _pass_overall_turn(self) -> None:
+        if self._turns and self._busy <= self.settings.most:
+            self._loop.call_soon(self._turns.popleft().set)
+        else:
+            self._busy -= 1
+
+    # --- idle lines ---
+
+    def _take_idle(self, hop: Hop) -> Line | None:
+        for line in reversed(self._idle.get(hop, [])):
+            if line.session.alive():
+                self._forget(line)
+                return line
+            self._close_idle(line)
+        return None
+
+    def _forget(self, line: Line) -> None:
+        lines = self._idle[line.hop]
+        lines.remove(line)
+        if not lines:
+            del self._idle[line.hop]
+        if line.closing is not None:
+            line.closing.cancel()
+
+    def _close_idle(self, line: Line) -> None:
+        self._forget(line)
+        line.session.close()
+
+    # --- opening ---
+
+    async def _open(self, choice: Choice, host: _Host, force: bool) -> Line:
+        """A line by which a worker has reached the host. It becomes known as up or down."""
+        if self._closing:
+            raise Unreachable(put_off("4.3.2", NOBODY, "closing down"))
+        key = key_of(choice.hop)
+        known = self.memory.known(key, time.time(), force)
+        if known is not None:
+            raise Unreachable(_is_down(known))
+        host.opening += 1
+        try:
+            line = await self._connect(choice, host)
+        except _Worker:
+            self.memory.up(key)
+            raise
+        except Unreachable as failure:
+            host.reached = False
+            host.pace.failure(self._loop.time())
+            self._remember(key, failure.verdict)
+            raise
+        finally:
+            host.opening -= 1
+        host.reached = True
+        self.memory.up(key)
+        self._next_turn(host)
+        return line
+
+    def _remember(self, key: str, verdict: Reply) -> None:
+        """That the host is down, unless it will not have us at all."""
+        if verdict.code < 500:
+            facts = facts_of(verdict.text)
+            until = self.memory.down(key, time.time(), random.random(),  # noqa: S311  spreads load
+                                     verdict.status, facts.get("host", ""), facts.get("said", ""))
+            log.event("host_down", host=key, seconds=int(until - time.time()),
+                      said=facts.get("said", "")[:300])
+        else:
+            self.memory.up(key)
+
+    async def _connect(self, choice: Choice, host: _Host) -> Line:
+        facts = await self._request(choice)
+        try:
+            stream = await connect_unix(self._loop, self._deadlines, SOCKET)
+        except OSError as error:
+            raise _Worker(f"no worker answers: {error.strerror}") from None
+        session = Session(stream, "lmtp", self.settings.name, self.settings.seconds)
+        try:
+            if not await session.open():
+                raise _Worker(session.broken)
+            answer = await session.hop(facts)
+            if answer is None or answer.code in _REFUSES:
+                raise _Worker(session.broken or "it refuses XHOP")
+            if answer.code >= 400:
+                raise Unreachable(marked(answer, NOT_REACHED))
+        except BaseException:
+            session.close()
+            raise
+        return Line(session, choice.hop, host)
+
+    async def _request(self, choice: Choice) -> str:
+        """XHOP's argument; addresses that are the system's business are looked up."""
+        addresses = choice.addresses
+        label = Host(f"{choice.host}:{choice.port}")
+        if choice.trouble:
+            raise Unreachable(put_off("4.4.3", label, choice.trouble))
+        if not addresses and choice.host[:1] != "/":
+            try:
+                addresses = await self._look_up(choice)
+            except (OSError, UnicodeError, Expired) as error:
+                raise Unreachable(put_off("4.4.3", label, _words(error))) from None
+        return request.encode(choice.host, choice.port, addresses, choice.way)
+
+    async def _look_up(self, choice: Choice) -> tuple[str, ...]:
+        """An address as it is; of a name, what the system's resolver says, each address once."""
+        if is_ipv4(choice.host) or is_ipv6(choice.host):
+            return (choice.host,)
+        waiter = Waiter()
+        task = self._loop.create_task(self._loop.getaddrinfo(choice.host, choice.port, type=SOCK_STREAM))
+        task.add_done_callback(lambda done: _hand_over(done, waiter))
+        limit = self._loop.call_later(self.settings.lookup, waiter.fail, Expired())
+        try:
+            found = await waiter
+        finally:
+            limit.cancel()
+            task.cancel()
+        addresses = list(dict.fromkeys([str(entry[4][0]) for entry in found]))
+        return preferred(addresses, choice.way.prefer)[:MOST_ADDRESSES]
+
+
+class _Worker(Unreachable):
+    """Nothing is known about the host: a worker of ours did not do its work."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(put_off("4.3.0", NOBODY, f"mq-remote: {why}"))
+
+
+def _is_down(known: Down) -> Reply:
+    """The verdict without an attempt."""
+    return marked(put_off(known.status, Host(known.host), known.said), NOT_REACHED)
+
+
+def _hand_over(done: asyncio.Task[Any], waiter: Waiter) -> None:
+    if done.cancelled():
+        return
+    error = done.exception()
+    if error is None:
+        waiter.set(done.result())
+    else:
+        waiter.fail(error)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or os.strerror(error.errno or 0)
+    return "no answer in time" if isinstance(error, Expired) else str(error)

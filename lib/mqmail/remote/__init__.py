@@ -1,0 +1,1 @@
+"""Talking to other hosts: what mq-rspawn's workers and the command mq-remote share."""

@@ -1,0 +1,119 @@
+"""What talking to a host needs of its surroundings, under the event loop and without one."""
+
+from __future__ import annotations
+
+import time
+from _socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_STREAM, TCP_NODELAY, socket
+from _socket import timeout as SocketTimeout  # noqa: N812
+
+from mqmail.base import unix
+from mqmail.net.blocking import over_socket
+from mqmail.net.expired import Expired
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from typing import Protocol
+
+    from mqmail.control.credentials import Entry
+    from mqmail.net.blocking import BlockingStream
+    from mqmail.net.session import Session
+    from mqmail.net.stream import Deadlines, Stream
+
+    class Limit(Protocol):
+        """What ends a session that takes too long."""
+
+        def cancel(self) -> None: ...
+
+    class Shell(Protocol):
+        """Both shells: seconds in, streams out; Expired or OSError."""
+
+        def now(self) -> float: ...
+        def limit(self, session: Session, seconds: float) -> Limit: ...
+        async def connect(self, ip: str, port: int, source: str,
+                          seconds: float) -> Stream | BlockingStream: ...
+        async def connect_unix(self, path: str, seconds: float) -> Stream | BlockingStream: ...
+        async def token(self, entry: Entry) -> str: ...
+        def token_refused(self, entry: Entry, token: str) -> None: ...
+
+
+class LoopShell:
+    """Under the event loop, for a worker with many sessions."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines) -> None:
+        from mqmail.net import stream, token
+        self._loop = loop
+        self._deadlines = deadlines
+        self._stream = stream
+        self._tokens = token.Tokens(loop)
+
+    def now(self) -> float:
+        """Seconds of the loop's clock."""
+        return self._loop.time()
+
+    def limit(self, session: Session, seconds: float) -> Limit:
+        """After *seconds* whatever the session waits for raises Expired."""
+        return self._loop.call_later(seconds, lambda: session.stream.expire())  # type: ignore[union-attr]
+
+    async def connect(self, ip: str, port: int, source: str, seconds: float) -> Stream:
+        """A TCP connection from *source* ("": any of ours)."""
+        return await self._stream.connect_tcp(self._loop, self._deadlines, ip, port, seconds, source)
+
+    async def connect_unix(self, path: str, _seconds: float) -> Stream:
+        """A connection to a Unix socket."""
+        return await self._stream.connect_unix(self._loop, self._deadlines, path)
+
+    async def token(self, entry: Entry) -> str:
+        """What the entry's program says, or said a short while ago. Raises token.TokenFailed."""
+        return await self._tokens.get(entry.program)
+
+    def token_refused(self, entry: Entry, token: str) -> None:
+        """It is of no more use."""
+        self._tokens.forget(entry.program, token)
+
+
+class BlockingShell:
+    """Without a loop, for a command that sends one message."""
+
+    def now(self) -> float:
+        """Seconds of a clock that does not jump."""
+        return time.monotonic()
+
+    def limit(self, _session: Session, _seconds: float) -> Limit:
+        """The command has a limit as a whole (SIGALRM)."""
+        return _Nothing()
+
+    async def connect(self, ip: str, port: int, source: str, seconds: float) -> BlockingStream:
+        """A TCP connection from *source* ("": any of ours)."""
+        sock = socket(AF_INET6 if ":" in ip else AF_INET, SOCK_STREAM | SOCK_CLOEXEC)
+        try:
+            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+            if source:
+                sock.bind((source, 0))
+            sock.settimeout(seconds)
+            sock.connect((ip, port))
+            sock.settimeout(None)
+        except SocketTimeout:
+            sock.close()
+            raise Expired from None
+        except BaseException:
+            sock.close()
+            raise
+        return over_socket(sock)
+
+    async def connect_unix(self, path: str, _seconds: float) -> BlockingStream:
+        """A connection to a Unix socket."""
+        return over_socket(unix.connect(path))
+
+    async def token(self, entry: Entry) -> str:
+        """What the entry's program says; raises token.TokenFailed."""
+        from mqmail.net import token
+        return token.fetch_blocking(entry.program)
+
+    def token_refused(self, _entry: Entry, _token: str) -> None:
+        """Nothing is kept."""
+
+
+class _Nothing:
+    def cancel(self) -> None:
+        """There is nothing to cancel."""
