@@ -177,6 +177,27 @@ def test_limits():
     assert "boundary line" in refused(MIXED + "--b" + " " * 996 + "\n")
 
 
+def test_a_part_that_has_ended_counts_no_more():
+    attached = "--b\nContent-Type: message/rfc822\n\nSubject: inner\n\nplain\n"
+    message = MIXED + attached * (MOST_DEPTH + 1) + "--b\n\nä12345\n--b--\n"
+    assert recoded(message) == message.replace(
+        "--b\n\nä", "--b\nContent-Transfer-Encoding: quoted-printable\n\n=C3=A4")
+
+
+def test_a_boundary_that_closes_a_part_inside():
+    outer = TOP + "Content-Type: multipart/mixed; boundary=b--\n\n--b--\n"
+    assert "boundary is also" in refused(outer + "Content-Type: multipart/x; boundary=b\n\n--b\n\nä\n")
+
+
+@pytest.mark.parametrize("lead", ["", "x", "xx"])
+def test_no_octet_is_cut_by_a_soft_line_break(lead):
+    out = recoded(TOP + "Content-Type: text/plain\n\n" + lead + "\udce4" * 40 + "x" * 90 + "\n")
+    lines = out.partition("\n\n")[2].split("\n")
+    assert "".join([line.removesuffix("=") for line in lines]) == lead + "=E4" * 40 + "x" * 90
+    assert all(line[-1:] == "=" and line[:-1].count("=") * 3 + line.count("x") == len(line) - 1
+               for line in lines[:-2])
+
+
 def test_needs_recoding_sees_a_line_end_that_is_cut():
     assert not needs_recoding([b"x" * 998 + b"\r", b"\n" + b"x" * 998])
     assert needs_recoding([b"x" * 998, b"x"])
