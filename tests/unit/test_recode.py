@@ -198,6 +198,15 @@ def test_no_octet_is_cut_by_a_soft_line_break(lead):
                for line in lines[:-2])
 
 
+@pytest.mark.parametrize("size", range(2, 100))
+def test_a_boundary_is_one_only_at_the_beginning_of_a_line(size):
+    message = octets(MIXED + "--b\n\nä123--b\n4--b--\n--b\n\nplain\n--b--\n")
+    plan = check([message], size)
+    assert b"".join(recode([message], plan, size)) == octets(
+        MIXED + "--b\nContent-Transfer-Encoding: quoted-printable\n\n=C3=A4123--b\n4--b--\n"
+        "--b\n\nplain\n--b--\n")
+
+
 def test_needs_recoding_sees_a_line_end_that_is_cut():
     assert not needs_recoding([b"x" * 998 + b"\r", b"\n" + b"x" * 998])
     assert needs_recoding([b"x" * 998, b"x"])
