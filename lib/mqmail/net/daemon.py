@@ -159,6 +159,8 @@ class Workers:
             if self._stopping and time.monotonic() > self._stopping + GRACE:
                 self._signal(signal.SIGKILL)
             self._start_due()
+        for one in wanted:          # to be told twice is no reason to end badly
+            signal.signal(one, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
 
     def _wait(self) -> float:
