@@ -217,7 +217,7 @@ def test_session_tickets_are_no_input(shell, pair):
 
 @pytest.mark.parametrize("how", ["close_notify", "end", "garbage"])
 def test_the_end_is_input(shell, pair, how):
-    done = threading.Event()
+    done, read = threading.Event(), threading.Event()
 
     def talk(tls):
         tls.sendall(b"250 half a re")
@@ -230,11 +230,13 @@ def test_the_end_is_input(shell, pair, how):
         else:
             os.write(tls.fileno(), b"250 this is not TLS\r\n")
         done.set()
+        read.wait(20)
 
     with Peer(under_tls(server_context(pair), talk)) as peer:
-        tls = shell.run(start_client(shell.stream(peer.ours), client_context(False, "", ""), "", 20.0))
+        tls = shell.run(start_client(shell.stream(peer.ours), client_context(False, "", ""), "", 5.0))
         assert done.wait(20)
         assert shell.run(read_all(tls)) == b"250 half a re"
+        read.set()
         assert tls.has_input()
         assert tls.read_now() == b""
         tls.write(b"into the void")
@@ -502,5 +504,16 @@ def test_a_peer_that_does_not_read(shell):
 
     with pytest.raises(Expired):
         shell.run(push())
+    stream.close()
+    theirs.close()
+
+
+def test_what_a_blocking_write_did_not_get_rid_of_in_time_shows_at_the_read():
+    ours, theirs = socketpair()
+    stream = Blocking().stream(ours)
+    stream.expire_after(0.1)
+    stream.write(bytes(10_000_000))
+    with pytest.raises(Expired):
+        waiter.run(stream.read())
     stream.close()
     theirs.close()
