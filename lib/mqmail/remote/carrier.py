@@ -85,7 +85,7 @@ class Carrier:
         seconds = 3 * self._settings.timeouts.most + message.size / SLOWEST
         limit = self._shell.limit(peer.session, seconds)
         try:
-            return await Sending(message, peer, self._shell.now, told).run(numbers)
+            return await Sending(message, peer, self._shell, told).run(numbers)
         finally:
             limit.cancel()
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mqmail.mail.recode import Plan
     from mqmail.remote.opening import Peer
+    from mqmail.remote.shells import Shell
     from mqmail.xmtp.events import Mail, Rcpt
 
     Answer = Callable[[Iterable[int], Reply], None]
@@ -44,16 +45,16 @@ class Interrupted(Exception):
 
 
 class Sending:
-    """*answer(numbers, verdict)* says what becomes of recipients, once for each. *now()*: seconds."""
+    """*answer(numbers, verdict)* says what becomes of recipients, once for each."""
 
-    def __init__(self, message: Message, peer: Peer, now: Callable[[], float], answer: Answer) -> None:
+    def __init__(self, message: Message, peer: Peer, shell: Shell, answer: Answer) -> None:
         self._answer = answer
         self._message = message
         self._session = peer.session
         self._host = peer.host
         self._features = peer.session.features
-        self._now = now
-        self._started = now()
+        self._shell = shell
+        self._started = shell.now()
         self._recoding: Plan | None = None  # the host takes 7-bit text alone
         self._begun = False                 # the body
         self._complete = False              # all of it
@@ -61,7 +62,7 @@ class Sending:
     async def run(self, numbers: list[int]) -> bool:
         """Carry it out. True: nothing has happened, for the peer had closed the session."""
         session, reused = self._session, self._session.used > 0
-        numbers = self._fitting(numbers)
+        numbers = await self._fitting(numbers)
         if not numbers:
             return False
         transaction = Transaction(self._message.mail.sender, [self._rcpt(n) for n in numbers],
@@ -91,7 +92,7 @@ class Sending:
         assert answer is not None
         told = "DSN" in self._features and bool(self._message.recipients[number].notify)
         verdict = passed_on(answer, self._host, early=not self._begun, dsn=told,
-                            secs=f"{self._now() - self._started:.1f}")
+                            secs=f"{self._shell.now() - self._started:.1f}")
         self._answer([number], verdict)
 
     def _broken(self) -> Reply:
@@ -102,7 +103,7 @@ class Sending:
 
     # --- what the peer can take ---
 
-    def _fitting(self, numbers: list[int]) -> list[int]:
+    async def _fitting(self, numbers: list[int]) -> list[int]:
         """The recipients that the message can go to by this session; the others are told why not."""
         if self._is_too_large():
             why = f"message of {self._message.size} octets: this host takes {self._features['SIZE']}"
@@ -110,7 +111,7 @@ class Sending:
             return []
         numbers = self._knowing_utf8(numbers)
         if numbers and self._message.mail.eightbit and not self._features.keys() & {"8BITMIME", "SMTPUTF8"}:
-            return self._recodable(numbers)
+            return await self._recodable(numbers)
         return numbers
 
     def _refuse(self, numbers: list[int], status: str, why: str) -> None:
@@ -135,11 +136,12 @@ class Sending:
     def _header_is_ascii(self) -> bool:
         return os.pread(self._message.fd, _HEADER, 0).partition(b"\r\n\r\n")[0].isascii()
 
-    def _recodable(self, numbers: list[int]) -> list[int]:
+    async def _recodable(self, numbers: list[int]) -> list[int]:
         """All of them or none: RFC 6152 section 3 leaves nothing else for a host without 8BITMIME."""
         from mqmail.mail import recode
         try:
-            self._recoding = recode.check(file_pieces(self._message.fd, self._message.size))
+            pieces = file_pieces(self._message.fd, self._message.size)
+            self._recoding = await self._shell.apart(recode.check, pieces)
         except recode.CannotRecode as error:
             self._refuse(numbers, "5.6.3", f"this host takes no 8-bit text: {error}")
             return []

@@ -13,7 +13,7 @@ from _socket import MSG_DONTWAIT, MSG_PEEK
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
 from mqmail.mail import recode  # noqa: F401
-from mqmail.net import daemon, token  # noqa: F401
+from mqmail.net import daemon, threads, token  # noqa: F401
 from mqmail.net.service import Service, greet_trusted
 from mqmail.net.stream import Deadlines
 from mqmail.remote import auth, request, settings  # noqa: F401

@@ -13,7 +13,8 @@ from mqmail.net.expired import Expired
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from typing import Protocol
+    from collections.abc import Callable
+    from typing import Any, Protocol
 
     from mqmail.control.credentials import Entry
     from mqmail.net.blocking import BlockingStream
@@ -35,17 +36,19 @@ if TYPE_CHECKING:
         async def connect_unix(self, path: str, seconds: float) -> Stream | BlockingStream: ...
         async def token(self, entry: Entry) -> str: ...
         def token_refused(self, entry: Entry, token: str) -> None: ...
+        async def apart(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
 
 
 class LoopShell:
     """Under the event loop, for a worker with many sessions."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines) -> None:
-        from mqmail.net import stream, token
+        from mqmail.net import stream, threads, token
         self._loop = loop
         self._deadlines = deadlines
         self._stream = stream
         self._tokens = token.Tokens(loop)
+        self._threads = threads.Threads(loop)
 
     def now(self) -> float:
         """Seconds of the loop's clock."""
@@ -70,6 +73,10 @@ class LoopShell:
     def token_refused(self, entry: Entry, token: str) -> None:
         """It is of no more use."""
         self._tokens.forget(entry.program, token)
+
+    async def apart(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What *function* returns or raises; the other sessions go on meanwhile."""
+        return await self._threads.do(function, *arguments)
 
 
 class BlockingShell:
@@ -112,6 +119,10 @@ class BlockingShell:
 
     def token_refused(self, _entry: Entry, _token: str) -> None:
         """Nothing is kept."""
+
+    async def apart(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What *function* returns or raises."""
+        return function(*arguments)
 
 
 class _Nothing:

@@ -17,8 +17,8 @@ from mqmail.control import reader
 from mqmail.control.values import account_deliveries
 from mqmail.net import trigger
 from mqmail.net.stream import Deadlines
+from mqmail.net.threads import Threads
 from mqmail.prog.mq_send.agenda import Agenda
-from mqmail.prog.mq_send.disk import Disk
 from mqmail.prog.mq_send.job import Job, domain_of
 from mqmail.prog.mq_send.message import Message
 from mqmail.prog.mq_send.outlet import Outlet
@@ -53,7 +53,7 @@ class Scheduler:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.stopping = False
-        self.disk = Disk(loop)
+        self.disk = Threads(loop)
         self._deadlines = Deadlines(loop)
         self._agenda = Agenda()
         self._active: dict[str, Message] = {}

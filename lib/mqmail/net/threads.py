@@ -1,4 +1,4 @@
-"""What may take the disk a while (fsync, unlink), in threads: it never holds up the event loop."""
+"""What takes a while (fsync, unlink, going through a large file), in threads: it never holds up the loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 THREADS = 4
 
 
-class Disk:
+class Threads:
     """``do(function, *arguments)`` gives a Waiter for the function's value, or the exception it raised.
 
     Threads are started as they are needed. Results go back to the loop in bunches: one wake-up for all
