@@ -8,8 +8,8 @@ Options:
   --home DIR   the mqmail home (default: $MQMAIL_HOME or /var/mqmail)
   --help       this text
 
-HOST is written as in control/smtproutes: NAME, NAME:PORT, smtps:NAME, lmtp:/path, with "auth=NAME" and the
-like behind it as one argument. MX records are not looked up. mq-rspawn's workers go by this name too.
+HOST is written as in control/smtproutes: NAME, NAME:PORT, smtps:NAME, lmtp:/path, with "auth=NAME" and
+the like behind it as one argument. MX records are not looked up. mq-rspawn's workers go by this name too.
 """
 
 from __future__ import annotations
@@ -152,14 +152,14 @@ def _too_long(_number: int, _frame: object) -> None:
 
 
 def _report(verdicts: list[Reply]) -> None:
-    """qmail-remote(8): ``r``, ``s`` or ``h`` and text for each recipient, then ``K``, ``Z`` or ``D``, each with
-    a NUL behind it."""
+    """qmail-remote(8): ``r``, ``s`` or ``h`` and text for each recipient, then ``K``, ``Z`` or ``D``, each
+    with a NUL behind it."""
     out = []
     for verdict in verdicts:
         facts = facts_of(verdict.text)
         host, tls = facts.get("host", ""), facts.get("tls", "")
-        where = f"{host} ({tls})" if tls else host
-        text = " ".join([word for word in (where, "said:" if where else "", facts.get("said", "")) if word])
+        where = (f"{host} ({tls}) said: " if tls else f"{host} said: ") if host else ""
+        text = where + facts.get("said", "")
         out.append(_RECIPIENT[verdict.code // 100] + f"{verdict.status} {text}\n".encode() + b"\0")
     best = min([verdict.code // 100 for verdict in verdicts])
     words = {2: "Kthe host has taken the message for each recipient with r",

@@ -1,4 +1,4 @@
-"""One line's session with its host: opened, used again, replaced when it is of no more use. Both shells."""
+"""One line's session with its host: opened, used again, replaced when it is no more use. Both shells."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A session with a host: connecting, greeting, TLS, AUTH, as the request's way demands. Both shells.
 
-``open_session`` tries the addresses in turn and returns a Peer, or raises Unreachable with the verdict for
-all recipients. Whatever the way demands and the host does not give is a deferral (4.7.x): mail waits
+``open_session`` tries the addresses in turn and returns a Peer, or raises Unreachable with the verdict
+for all recipients. Whatever the way demands and the host does not give is a deferral (4.7.x): mail waits
 rather than goes in clear.
 """
 

@@ -1,4 +1,4 @@
-"""One SMTP or LMTP transaction: a message over an open session to some of its recipients. Both shells."""
+"""One SMTP or LMTP transaction: a message over a session to some of its recipients. Both shells."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ class Sending:
             why = await self._interrupted(transaction, str(error))
             final = not self._message.wanted()
         except OSError as error:
-            why, final = put_off("4.3.0", self._host, f"the message cannot be read: {error.strerror}"), True
+            why = put_off("4.3.0", self._host, f"the message cannot be read: {error.strerror}")
+            final = True
             session.broken = "given up"
         else:
             if not session.broken:
@@ -110,7 +111,8 @@ class Sending:
             self._refuse(numbers, "5.3.4", why)
             return []
         numbers = self._knowing_utf8(numbers)
-        if numbers and self._message.mail.eightbit and not self._features.keys() & {"8BITMIME", "SMTPUTF8"}:
+        knows = "8BITMIME" in self._features or "SMTPUTF8" in self._features
+        if numbers and self._message.mail.eightbit and not knows:
             return await self._recodable(numbers)
         return numbers
 

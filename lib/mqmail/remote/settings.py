@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mqmail.base.value import value
 from mqmail.control.credentials import Credentials
+from mqmail.control.remote import STEPS
 from mqmail.net.session import Timeouts
 
 TYPE_CHECKING = False
@@ -16,8 +17,9 @@ CONTROL = ("me", "helohost", "timeoutconnect", "timeoutremote", "remotetimeouts"
 
 @value
 class Settings:
-    """*name* for EHLO; *connect*: seconds; *authorities*: a PEM file or "" for the system's; *uses*, *age*:
-    transactions over a session and its seconds, *probe*: whether RSET goes first when it is used again."""
+    """*name* for EHLO; *connect*: seconds; *authorities*: a PEM file or "" for the system's; *uses*,
+    *age*: transactions over a session and its seconds; *probe*: whether RSET goes first when it is used
+    again."""
 
     name: str
     connect: float
@@ -32,8 +34,7 @@ class Settings:
 def from_control(control: Control) -> Settings:
     """By the control files CONTROL."""
     steps, sessions = control.remotetimeouts, control.remotesessions
-    names = ("greeting", "hello", "starttls", "auth", "mail", "rcpt", "data", "block", "end", "rset", "quit")
-    timeouts = Timeouts(**{name: float(getattr(steps, name)) for name in names},
+    timeouts = Timeouts(**{name: float(getattr(steps, name)) for name in STEPS},
                         most=float(control.timeoutremote))
     return Settings(control.helohost, float(control.timeoutconnect), timeouts, control.credentials,
                     control.tlsauthorities, sessions.uses, float(sessions.age), sessions.probe)

@@ -25,7 +25,8 @@ class Host:
 NOBODY = Host()
 
 
-def passed_on(answer: Reply, host: Host, early: bool = False, dsn: bool = False, secs: str = "") -> Reply:
+def passed_on(answer: Reply, host: Host, early: bool = False, dsn: bool = False,
+              secs: str = "") -> Reply:
     """The verdict in the peer's *answer*. *early*: the message had not begun. *dsn*: the peer was told
     whether success is to be reported. *secs*: how long it took.
 
@@ -63,5 +64,5 @@ def marked(verdict: Reply, mark: str) -> Reply:
 
 
 def _verdict(code: int, status: str, host: Host, said: str, secs: str = "", dsn: str = "") -> Reply:
-    return reply(code, status, xtext.facts({"host": host.label, "tls": host.tls, "secs": secs, "dsn": dsn,
-                                            "said": said[:LONGEST_SAID]}))
+    facts = {"host": host.label, "tls": host.tls, "secs": secs, "dsn": dsn, "said": said[:LONGEST_SAID]}
+    return reply(code, status, xtext.facts(facts))

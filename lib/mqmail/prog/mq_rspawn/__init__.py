@@ -86,7 +86,8 @@ class Relay:
 
     def _settings(self) -> lines_.Settings:
         control, sessions = self.control, self.control.remotesessions
-        return lines_.Settings(control.me, 6.0 * control.timeoutremote + 600.0, float(control.timeoutconnect),
+        patience = 6.0 * control.timeoutremote + 600.0      # no worker takes so long
+        return lines_.Settings(control.me, patience, float(control.timeoutconnect),
                                max(1, control.concurrencyremote), sessions.start, sessions.most,
                                float(sessions.idle))
 
@@ -164,8 +165,8 @@ class Caller:
         """A recipient's verdict: into the log, and to the caller at once."""
         facts, address = facts_of(answer.text), message.recipients[number].address
         log.event(_EVENTS[answer.status[0]], id=message.mail.xid, address=address,
-                  host=facts.get("host"), tls=facts.get("tls"), secs=facts.get("secs"), status=answer.status,
-                  said=facts.get("said", "")[:300])
+                  host=facts.get("host"), tls=facts.get("tls"), secs=facts.get("secs"),
+                  status=answer.status, said=facts.get("said", "")[:300])
         if not self._server.closed:
             self._server.answer_recipient(number, answer)
             self._stream.write(self._server.take_output())

@@ -138,7 +138,7 @@ class Delivery:
         try:
             self._plan.connected(transfer)
             self._changed.set()
-            await carrying.run(lambda number, verdict, final: self._told(transfer, [number], verdict, final))
+            await carrying.run(lambda n, verdict, final: self._told(transfer, [n], verdict, final))
         finally:
             self._carryings.discard(carrying)
             self._lines.give(line, carrying.cut)

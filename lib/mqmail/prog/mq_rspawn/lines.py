@@ -1,9 +1,9 @@
-"""Lines to the workers: each stands for a session with a host. Shared by all messages, bounded in number.
+"""Lines to the workers: each stands for a session with a host. All messages share them.
 
 ``take`` gives a line whose host has been reached, or raises Unreachable; ``give`` takes it back. At most
 ``settings.most`` are out at a time, of a host no more than its pace allows (mail/pace.py), and only one
-opening goes to a host that has not been reached yet. A host that is known to be down (mail/hostmemory.py)
-costs nothing.
+opening goes to a host that has not been reached yet. A host that is known to be down
+(mail/hostmemory.py) costs nothing.
 """
 
 from __future__ import annotations
