@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as value
 else:
+    from _operator import attrgetter
+
     _INIT = "def __init__(self{args}):\n {body}\n"
 
     def _refuse(self, name, _value=None):
@@ -20,16 +22,17 @@ else:
         fields = ", ".join(f"{n}={getattr(self, n)!r}" for n in self.__slots__)
         return f"{type(self).__name__}({fields})"
 
-    def _key(self):
-        return tuple([getattr(self, n) for n in self.__slots__])
+    def _comparisons(names):
+        """__eq__ and __hash__ by the fields; values are often keys."""
+        key = attrgetter(*names) if names else lambda _self: ()
 
-    def _eq(self, other):
-        if type(self) is not type(other):
-            return NotImplemented
-        return _key(self) == _key(other)
+        def _eq(self, other):
+            return key(self) == key(other) if type(self) is type(other) else NotImplemented
 
-    def _hash(self):
-        return hash((type(self), _key(self)))
+        def _hash(self):
+            return hash(key(self))
+
+        return {"__eq__": _eq, "__hash__": _hash}
 
     def _replace(self, **changes):
         fields = {n: getattr(self, n) for n in self.__slots__}
@@ -43,8 +46,7 @@ else:
         body = {k: v for k, v in cls.__dict__.items()
                 if k not in defaults and k not in ("__dict__", "__weakref__")}
         body.update(__slots__=names, __match_args__=names, __setattr__=_refuse,
-                    __delattr__=_refuse, __repr__=_repr, __eq__=_eq, __hash__=_hash,
-                    replace=_replace)
+                    __delattr__=_refuse, __repr__=_repr, replace=_replace, **_comparisons(names))
         made = type(cls.__name__, cls.__bases__, body)
         scope = {f"_set_{n}": made.__dict__[n].__set__ for n in names}
         scope.update({f"_default_{n}": v for n, v in defaults.items()})

@@ -27,7 +27,7 @@ class Turns:
         self._by_id: dict[str, deque[Job]] = {}
         self._count = 0
         self._crowd: dict[str, int] = {}        # jobs of a site, with those under way
-        self._waiting: dict[str, int] = {}      # those of them that wait
+        self._waiting: dict[str, int] = {}      # jobs that wait, by site, "" too
         self._held: dict[str, int] = {}         # slots in use for a site
 
     def __bool__(self) -> bool:
@@ -45,22 +45,22 @@ class Turns:
             self._messages.append(jobs)
         jobs.append(job)
         self._count += 1
+        _add(self._waiting, job.site, 1)
         if job.site:
             _add(self._crowd, job.site, 1)
-            _add(self._waiting, job.site, 1)
 
     def ready(self) -> bool:
         """Whether a job may begin now; ``take`` gives it."""
-        if self.busy >= self.limit:
+        if self.busy >= self.limit or not any(map(self._may, self._waiting)):     # few are ever full
             return False
         for _ in range(len(self._messages)):
-            if self._may(self._messages[0][0]):
+            if self._may(self._messages[0][0].site):
                 return True
             self._messages.rotate(-1)
         return False
 
-    def _may(self, job: Job) -> bool:
-        return not job.site or self._room(job.site) > 0
+    def _may(self, site: str) -> bool:
+        return not site or self._room(site) > 0
 
     def _room(self, site: str) -> int:
         """Slots that *site* may have in addition."""
@@ -77,8 +77,7 @@ class Turns:
         else:
             del self._by_id[job.id]
         self._count -= 1
-        if job.site:
-            _add(self._waiting, job.site, -1)
+        _add(self._waiting, job.site, -1)
         return job
 
     def begin(self, job: Job, several: bool) -> None:
