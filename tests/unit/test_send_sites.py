@@ -68,6 +68,18 @@ def test_a_probe_that_fails_is_news_again():
     assert sites.hold("a.example", "second", NOW + RETRY + 31.0, 0.0)
 
 
+def test_a_probe_that_finds_another_site_leaves_the_former_one_to_be_asked():
+    sites = Sites()
+    sites.answered("b.example", "mx.example", "old", "1")
+    down(sites)
+    sites.answered("c.example", "mx.new.example", "first", "1")         # that was no probe
+    assert sites.hold("b.example", "second", NOW + 1.0, 0.0)
+    sites.hold("a.example", "third", NOW + RETRY, 0.0)
+    assert sites.hold("b.example", "second", NOW + RETRY + 1.0, 0.0)
+    sites.answered("a.example", "mx.new.example", "third", "1")
+    assert sites.hold("b.example", "second", NOW + RETRY + 2.0, 0.0) is None
+
+
 def test_any_answer_ends_it():
     sites = Sites()
     down(sites)

@@ -107,7 +107,7 @@ class Sites:
         """The service could not reach site *name* for message *id*, and says that it tries again in
         *retry* seconds. When the recipient is due again, and whether this is news. The message that
         brings the news is the first to ask again."""
-        site = self._learn(domain, name)
+        site = self._learn(domain, name, id)
         until = float(ceil(now + retry))    # records have whole seconds; less would be too soon
         news = not site.is_down(now)
         if news:
@@ -121,7 +121,7 @@ class Sites:
     def answered(self, domain: str, name: str, id: str, seq: str) -> bool:
         """A verdict on recipient *seq* of *id* shows that site *name* (or, when the service did not say,
         the domain's) answers. Whether it was down."""
-        site = self._learn(domain, name) if name else self._site(domain)
+        site = self._learn(domain, name, id) if name else self._site(domain)
         if site is None:
             return False
         was_down = bool(site.until)
@@ -134,7 +134,8 @@ class Sites:
                 del site.waiting[id]
         return was_down
 
-    def _learn(self, domain: str, name: str) -> Site:
+    def _learn(self, domain: str, name: str, id: str = "") -> Site:
+        """The site of that name, which is the domain's, as we know from message *id*."""
         site = self._sites.get(name)
         if site is None:
             site = self._sites[name] = Site(name)
@@ -143,14 +144,23 @@ class Sites:
         former = self._domains.get(domain, "")
         self._domains[domain] = name
         self._domains.move_to_end(domain)
-        if former[:1] == "@" and former != name and former in self._sites:
-            self._merge(self._sites.pop(former), site)
+        if former != name and former in self._sites:
+            self._leave(former, site, id)
         if len(self._domains) > self._most:
             self._domains.popitem(last=False)
         if len(self._sites) > self._most:
             _, gone = self._sites.popitem(last=False)
             self._waiting -= sum([len(seqs) for seqs in gone.waiting.values()])
         return site
+
+    def _leave(self, name: str, site: Site, id: str) -> None:
+        """A domain has another site than we thought. If *id* was to find out whether the former one is
+        down, then nobody knows that."""
+        former = self._sites[name]
+        if former.probed and former.holder == id:
+            former.until = former.probed = 0.0
+        if name[:1] == "@":
+            self._merge(self._sites.pop(name), site)
 
     def _merge(self, former: Site, site: Site) -> None:
         """What waited for a domain waits for its site."""
