@@ -1,4 +1,4 @@
-"""What takes a while (fsync, unlink, going through a large file), in threads: it never holds up the loop."""
+"""What takes a while (fsync, unlink, reading a large file), in threads: it never holds up the loop."""
 
 from __future__ import annotations
 

@@ -49,6 +49,11 @@ def client_context(verify: bool, minimum: str, authorities: str) -> ssl.SSLConte
     return _contexts[key]
 
 
+def forget_contexts() -> None:
+    """Files that contexts were made of may hold something else now."""
+    _contexts.clear()
+
+
 def _new_context(verify: bool, minimum: str, authorities: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.options |= ssl.OP_NO_RENEGOTIATION

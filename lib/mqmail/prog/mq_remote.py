@@ -9,7 +9,7 @@ Options:
   --help       this text
 
 HOST is written as in control/smtproutes: NAME, NAME:PORT, smtps:NAME, lmtp:/path, with "auth=NAME" and
-the like behind it as one argument. MX records are not looked up. mq-rspawn's workers go by this name too.
+the like behind it as one argument. MX records are not looked up.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def _too_long(_number: int, _frame: object) -> None:
 
 
 def _report(verdicts: list[Reply]) -> None:
-    """qmail-remote(8): ``r``, ``s`` or ``h`` and text for each recipient, then ``K``, ``Z`` or ``D``, each
-    with a NUL behind it."""
+    """qmail-remote(8): ``r``, ``s`` or ``h`` and text for each recipient, then ``K``, ``Z`` or ``D``,
+    each with a NUL behind it."""
     out = []
     for verdict in verdicts:
         facts = facts_of(verdict.text)

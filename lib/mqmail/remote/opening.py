@@ -12,7 +12,6 @@ from mqmail.base.failure import Temporary
 from mqmail.net.expired import Expired
 from mqmail.net.session import Session
 from mqmail.remote.verdicts import Host, passed_on, put_off
-from mqmail.xmtp.client import Client
 from mqmail.xmtp.reply import reply
 
 TYPE_CHECKING = False
@@ -102,11 +101,10 @@ class _Opening:
         kind, settings = "lmtp" if self._way.kind == "lmtp" else "smtp", self._settings
         try:
             stream = await self._wrap(plain, level) if self._way.kind == "smtps" else plain
-            session = Session(stream, kind, settings.name, settings.timeouts)
+            session = Session(stream, kind, settings.name, settings.timeouts, MOST_LINES)
         except BaseException:
             plain.close()
             raise
-        session.client = Client(kind, settings.name, MOST_LINES)
         limit = self._shell.limit(session, 2 * settings.timeouts.most)
         try:
             await self._prepare(session, level)
@@ -167,7 +165,11 @@ class _Opening:
 
     def _context(self, level: str) -> SSLContext:
         from mqmail.net import tls
-        return tls.client_context(level == "verify", self._way.minimum, self._settings.authorities)
+        minimum = self._way.minimum or ("" if level == "may" else "1.2")
+        try:
+            return tls.client_context(level == "verify", minimum, self._settings.authorities)
+        except OSError as error:
+            raise self._put_off("4.3.5", f"{error.filename}: {error.strerror}") from None
 
     def _sni(self) -> str:
         return self._way.sni or self._request.host.strip("[]")

@@ -67,7 +67,8 @@ def parse(text: str) -> Request:
 def _way(facts: dict[str, str]) -> Way:
     way = Way(kind=facts.get("kind", DIRECT.kind), tls=facts.get("tls", DIRECT.tls),
               names=_list(facts.get("names", "")), minimum=facts.get("min", ""),
-              sni=facts.get("sni", ""), auth=facts.get("auth", ""), sources=_list(facts.get("source", "")))
+              sni=facts.get("sni", ""), auth=facts.get("auth", ""),
+              sources=_list(facts.get("source", "")))
     for word, known in ((way.kind, KINDS), (way.tls, LEVELS), (way.minimum, VERSIONS)):
         if word not in known:
             raise ValueError(f"{word[:30]!a} is none of {', '.join(known)}")

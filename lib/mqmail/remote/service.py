@@ -13,7 +13,7 @@ from _socket import MSG_DONTWAIT, MSG_PEEK
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
 from mqmail.mail import recode  # noqa: F401
-from mqmail.net import daemon, threads, token  # noqa: F401
+from mqmail.net import daemon, threads, tls, token  # noqa: F401
 from mqmail.net.service import Service, greet_trusted
 from mqmail.net.stream import Deadlines
 from mqmail.remote import auth, request, settings  # noqa: F401
@@ -58,6 +58,7 @@ class Worker:
         """Read the control files again; sessions that are open stay as they are."""
         self.control = reader.load(".", CONTROL)
         self.settings = settings.from_control(self.control)
+        tls.forget_contexts()
 
     def stop(self, stopped: Callable[[], None]) -> None:
         """End when no transaction is left; those that take too long are cut off, and so put off."""

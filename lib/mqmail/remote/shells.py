@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from _socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_STREAM, TCP_NODELAY, socket
-from _socket import timeout as SocketTimeout  # noqa: N812
 
 from mqmail.base import unix
 from mqmail.net.blocking import over_socket
-from mqmail.net.expired import Expired
+from mqmail.net.tcp import connect_blocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,21 +90,7 @@ class BlockingShell:
 
     async def connect(self, ip: str, port: int, source: str, seconds: float) -> BlockingStream:
         """A TCP connection from *source* ("": any of ours)."""
-        sock = socket(AF_INET6 if ":" in ip else AF_INET, SOCK_STREAM | SOCK_CLOEXEC)
-        try:
-            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-            if source:
-                sock.bind((source, 0))
-            sock.settimeout(seconds)
-            sock.connect((ip, port))
-            sock.settimeout(None)
-        except SocketTimeout:
-            sock.close()
-            raise Expired from None
-        except BaseException:
-            sock.close()
-            raise
-        return over_socket(sock)
+        return connect_blocking(ip, port, seconds, source)
 
     async def connect_unix(self, path: str, _seconds: float) -> BlockingStream:
         """A connection to a Unix socket."""

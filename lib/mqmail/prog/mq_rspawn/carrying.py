@@ -21,8 +21,8 @@ _DIED = put_off("4.3.0", NOBODY, "mq-remote died, or was stopped, while it sent 
 
 
 class Carrying:
-    """*numbers*: recipients of the message. Afterwards ``unreached`` is the verdict if the host could not
-    be reached after all, ``cut`` whether it broke the session off."""
+    """*numbers*: recipients of the message. Afterwards ``unreached`` is the verdict if the host could
+    not be reached after all, ``cut`` whether it broke the session off."""
 
     def __init__(self, message: Message, line: Line, numbers: list[int]) -> None:
         self.line = line

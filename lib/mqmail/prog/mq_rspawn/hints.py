@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def key_of(hop: Hop) -> str:
-    """The name of a next hop for people and for mq-send: ``host:port``, and what is special of its way."""
+    """A next hop's name for people and for mq-send: ``host:port``, and what is special of its way."""
     host, port, way = hop
     special = () if way == DIRECT else (
         way.kind, way.tls, *way.names, way.minimum, way.sni, way.auth, *way.sources, way.prefer)
@@ -36,8 +36,8 @@ def unmarked(verdict: Reply) -> Reply:
 
 def with_hints(verdict: Reply, choices: Sequence[Choice] | None, memory: HostMemory,
                now: float) -> Reply:
-    """*verdict* with the site of a recipient whose hosts are *choices*: the best one. Where no host could
-    be reached, also how many seconds from *now* the first of them is tried again."""
+    """*verdict* with the site of a recipient whose hosts are *choices*: the best one. Where no host
+    could be reached, also how many seconds from *now* the first of them is tried again."""
     if not choices:
         return unmarked(verdict)
     facts: dict[str, object] = {"site": key_of(choices[0].hop)}
