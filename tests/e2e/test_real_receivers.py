@@ -28,6 +28,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.geteuid() != 0, reason="onl
 PASSWORDS = {"alice": "wonder land", "carol": "s3cret=+"}
 MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256")
 TEXT = b"Subject: lunch\r\n\r\nShall we?\r\n.\r\n..\r\nbye\r\n"
+OTHERS = {      # domains with a host that is named for another one
+    "unknownmay": "unknown", "expiredmay": "expired", "plainencrypt": "plain", "brokenencrypt": "broken",
+    "oddencrypt": "odd", "ancientencrypt": "ancient", "wrongencrypt": "wrong", "named": "wrong",
+    "new": "tls12", "none": "tls", "second": "sni"}
 DELAY, FAILURE, SUCCESS = "deferred", "failed", "delivered"
 
 
@@ -94,6 +98,8 @@ class Receivers:
         self._listen("strict", made("mx.strict.test"), smtpd_tls_security_level="encrypt")
         self._listen("broken", (good[0], made("mx.broken.test")[1]))
         self._listen("odd", good, smtpd_tls_protocols="TLSv1.2", tls_medium_cipherlist="PSK")
+        self._listen("ancient", good, smtpd_tls_protocols="TLSv1", smtpd_tls_mandatory_protocols="TLSv1",
+                     tls_medium_cipherlist="ALL:@SECLEVEL=0")
         self._listen("tls12", made("mx.tls12.test"), smtpd_tls_protocols="TLSv1.2",
                      smtpd_tls_mandatory_protocols="TLSv1.2")
         self._listen("wrong", made("mx.wrong.example"))
@@ -102,10 +108,7 @@ class Receivers:
         self._listen("smtps", made("mx.smtps.test"), wrapper=True, smtpd_tls_security_level="encrypt")
         self._listen("sni", made("other.example"), tls_server_sni_maps=self._sni_map(
             {name: made(name) for name in ("mx.sni.test", "second.example")}))
-        self.zone += ["second.test. 60 IN MX 10 mx.sni.test.", "named.test. 60 IN MX 10 mx.wrong.test.",
-                      *[f"{name}.test. 60 IN MX 10 mx.{host}.test." for name, host in (
-                          ("plainencrypt", "plain"), ("brokenencrypt", "broken"), ("oddencrypt", "odd"),
-                          ("new", "tls12"), ("wrongencrypt", "wrong"), ("none", "tls"))]]
+        self.zone += [f"{name}.test. 60 IN MX 10 mx.{host}.test." for name, host in OTHERS.items()]
 
     def _sni_map(self, certificates):
         """tls_server_sni_maps for name to (certificate, key)."""
@@ -144,6 +147,13 @@ class Receivers:
                      smtpd_recipient_restrictions="check_recipient_access inline:{"
                      " { no@picky.test = 550 5.1.1 nobody of that name } }")
 
+        self._listen("strikes", smtpd_hard_error_limit="5", recipient_delimiter="+",
+                     smtpd_recipient_restrictions="check_recipient_access inline:{"
+                     " { no@strikes.test = 550 5.1.1 nobody } }")
+        self._listen("few", smtpd_recipient_limit="10")
+        hasty = self.authority.certificate(["mx.hasty.test"], self._top)
+        self._listen("hasty", hasty, smtpd_timeout="1")
+
     def hop(self, name):
         """A listener as routes have it."""
         return f"{self.ips[name]}:{self.port}"
@@ -158,12 +168,12 @@ class Receivers:
               for name in MECHANISMS],
             f"badpassword.test:{hop('auth')} auth=bad", f"noentry.test:{hop('auth')} auth=missing",
             f"noauth.test:{hop('auth')}", f"notoffered.test:{hop('tls')} auth=alice",
-            f"plainauth.test:{hop('plainauth')} auth=alice",
+            f"hasty.test:{hop('hasty')}", f"plainauth.test:{hop('plainauth')} auth=alice",
             *[f"{name.lower()}.closed.test:{hop('exim')} auth={name}" for name in MECHANISMS[:3]]]
         policies = [
-            "plainencrypt.test: encrypt", "brokenencrypt.test: encrypt",
-            "oddencrypt.test: encrypt", "new.test: encrypt min=1.3", "none.test: none",
-            "named.test: verify names=.wrong.example,mx.wrong.example", "wrongencrypt.test: encrypt",
+            *[f"{name}encrypt.test: encrypt" for name in ("plain", "broken", "odd", "ancient", "wrong")],
+            "new.test: encrypt min=1.3", "none.test: none",
+            "named.test: verify names=.wrong.example,mx.wrong.example",
             "sni.test: verify", "second.test: verify names=second.example sni=second.example",
             "exim.test: verify min=1.3",
             *[f"{name}.test: verify" for name in ("strict", "wrong", "expired", "unknown")],
@@ -269,14 +279,14 @@ def received(parsed):
 
 # --- TLS ---
 
-@pytest.mark.parametrize("name", ["tls", "strict", "tls12", "wrongencrypt", "named", "sni", "second",
-                                  "smtps"])
+@pytest.mark.parametrize("name", ["tls", "strict", "tls12", "ancient", "unknownmay", "expiredmay",
+                                  "wrongencrypt", "named", "sni", "second", "smtps"])
 def test_tls_is_used(world, name):
     facts, octets, parsed = world.deliver(f"u@{name}.test")
     version, cipher = facts["tls"].split(":")
     assert f"(using {version} with cipher {cipher} (" in received(parsed)
-    assert version == ("TLSv1.2" if name == "tls12" else "TLSv1.3")
-    host = {"wrongencrypt": "wrong", "named": "wrong", "second": "sni"}.get(name, name)
+    assert version == {"tls12": "TLSv1.2", "ancient": "TLSv1"}.get(name, "TLSv1.3")
+    host = OTHERS.get(name, name)
     ip, port = world.receivers.ips[host], world.receivers.port
     shown = ip if name == "smtps" else f"mx.{host}.test"
     assert facts["host"] == f"{shown}[{ip}]:{port}"
@@ -306,8 +316,9 @@ def test_a_handshake_that_fails_is_followed_by_plain_text(world, name, trouble):
 @pytest.mark.parametrize(("name", "status", "said"), [
     ("plainencrypt", "4.7.", "TLS is required, and this host does not offer it"),
     ("brokenencrypt", "4.7.", "454 4.7.0 TLS not available due to local problem"),
-    ("oddencrypt", "4.7.", "handshake"),
-    ("new", "4.7.", ""),
+    ("oddencrypt", "4.7.", "handshake failure"),
+    ("ancientencrypt", "4.7.", "protocol version"),
+    ("new", "4.7.", "protocol version"),
     ("wrong", "4.7.", "the certificate is not for wrong.test or .wrong.test"),
     ("expired", "4.7.", "expired"),
     ("unknown", "4.7.", "unable to get local issuer"),
@@ -553,6 +564,31 @@ def test_chunking_where_it_is_offered(world):
     assert "data" in counted and "bdat" not in counted
 
 
+@pytest.mark.parametrize("name", ["tls", "bare", "smtps"])
+def test_a_large_message(world, name):
+    text = TEXT + b"".join([b".%07d 0123456789 abcdefghijklmnopqrstuv\r\n" % n for n in range(80000)])
+    _, octets, _ = world.deliver(f"large@{name}.test", text=text)
+    assert octets.endswith(text.replace(b"\r\n", b"\n"))
+
+
+def test_a_host_that_takes_few_recipients(world):
+    verdicts = world.verdicts(world.send(*[f"r{n}@few.test" for n in range(25)]), 25)
+    taken = [address for address, verdict in verdicts.items() if verdict[:2] == (SUCCESS, "2.0.0")]
+    assert len(taken) >= 10
+    assert {verdict[:2] for address, verdict in verdicts.items() if address not in taken} <= {
+        (DELAY, "4.5.3")}
+    for address in taken:
+        world.postfix.wait_for(address)
+
+
+def test_a_host_that_hangs_up_after_errors(world):
+    recipients = [f"{'no' if n < 9 else 'yes'}+{n}@strikes.test" for n in range(10)]
+    verdicts = world.verdicts(world.send(*recipients), 10)
+    assert [verdicts[address][:2] for address in recipients[:5]] == [(FAILURE, "5.1.1")] * 5
+    assert verdicts[recipients[5]][1:3] == ("4.7.0", "421 4.7.0 postfix.test Error: too many errors")
+    assert {verdicts[address][0] for address in recipients[5:]} == {DELAY}
+
+
 # --- Exim ---
 
 def test_exim_takes_it_with_verified_tls(world):
@@ -601,9 +637,26 @@ def test_lmtp_gives_each_recipient_a_verdict(world, name):
         assert text.endswith(subject + b"\r\n\r\n.\r\n\xfc\r\n")
 
 
+# --- the command ---
+
+def test_the_command_does_tls_and_auth(world):
+    text = TEXT.replace(b"\r\n", b"\n")
+    hop = world.receivers.hop("auth")
+    for entry, letter, end in (("alice", b"r2.0.0 ", b"K"), ("bad", b"s4.7.8 ", b"Z")):
+        to = f"command-{entry}@auth.test"
+        done = world.home.run("mq-remote", f"{hop} auth={entry}", "a@senders.example", to, text=text)
+        assert done.stdout.startswith(letter)
+        assert done.stdout.split(b"\0")[1].startswith(end)
+    octets, parsed = world.postfix.wait_for("command-alice@auth.test")
+    assert "(Authenticated sender: alice)" in received(parsed)
+    assert octets.endswith(text)
+    assert world.postfix.messages("command-bad@auth.test") == []
+
+
 # --- kept sessions ---
 
-def test_a_session_with_tls_and_auth_is_used_again(new_home, launch):
+def test_sessions_with_tls_are_used_again(new_home, launch):
+    """One that Postfix ends meanwhile, with 421 and without being asked, is replaced."""
     home = new_home()
     receivers = Receivers(home, launch)
     try:
@@ -615,6 +668,10 @@ def test_a_session_with_tls_and_auth_is_used_again(new_home, launch):
         world = World(home.start(), receivers)
         for number in range(3):
             world.deliver(f"u{number}@auth-plain.test")
+        for number in range(3):
+            facts, _, _ = world.deliver(f"u{number}@hasty.test")
+            assert facts["tls"].startswith("TLSv1.3:")
+            world.closed("hasty", number + 1)
         assert home.stop() == 0
         counted = world.closed("auth-plain")
         assert (counted["starttls"], counted["auth"], counted["mail"]) == ("1", "1", "3")
