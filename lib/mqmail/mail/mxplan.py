@@ -120,6 +120,10 @@ class Plan:
         self._running = 0
         self._over: Verdict | None = None
 
+    def release(self) -> None:
+        """All is over: let go of *tell*, which leads back to us, or only the collector would free us."""
+        self._tell = _nobody
+
     @property
     def looking(self) -> bool:
         """Whether a domain's hosts are not known yet."""
@@ -319,3 +323,7 @@ class Plan:
 def _weightier(old: Verdict | None, new: Verdict) -> Verdict:
     """The first one; but one that is final only if there is no other."""
     return new if old is None or old.code >= 500 > new.code else old
+
+
+def _nobody(_number: int, _verdict: Verdict) -> None:
+    """Who is told when all is over."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HOME = "/var/mqmail"
 GRACE = 20.0            # seconds a worker has to end after TERM
+YOUNG = 10000           # objects that the collector leaves alone: sessions leave next to no cycles
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
@@ -101,6 +102,7 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
     loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, wanted)
     loop.set_exception_handler(lambda _loop, context: _loop_bug(context))
     log.batch(loop.call_soon)
+    gc.set_threshold(YOUNG)
     try:
         loop.run_forever()
     finally:

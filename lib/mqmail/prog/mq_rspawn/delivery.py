@@ -68,6 +68,7 @@ class Delivery:
                 timer.cancel()
             for number in sorted(self._left):
                 self._tell(number, _INTERNAL)
+            self._plan.release()
 
     def _go_on(self) -> bool:
         """Begin what can begin; whether there is something to wait for."""
