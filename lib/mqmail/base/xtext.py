@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SAFE = frozenset(chr(c) for c in range(33, 127) if chr(c) not in "+=")
-_HEX = "0123456789ABCDEF"
+_CODED = _SAFE | {"+"}
+_BYTES = {f"{n:02X}": bytes((n,)) for n in range(256)}
 _ESCAPES = {code: f"+{code:02X}" for code in range(128) if chr(code) not in _SAFE}
 
 
@@ -35,13 +36,14 @@ def decode(text: str) -> str:
     or when a character stands there that should have been escaped."""
     if _SAFE.issuperset(text):
         return text
+    plain = str.encode if _CODED.issuperset(text) else _plain
     first, *rest = text.split("+")
-    raw = [_plain(first)]
+    raw = [plain(first)]
     for piece in rest:
-        if len(piece) < 2 or piece[0] not in _HEX or piece[1] not in _HEX:
+        byte = _BYTES.get(piece[:2])
+        if byte is None:
             raise ValueError(f"bad xtext: +{piece[:2]!a}")
-        raw.append(bytes((int(piece[:2], 16),)))
-        raw.append(_plain(piece[2:]))
+        raw += byte, plain(piece[2:])
     return b"".join(raw).decode("utf-8", "surrogateescape")
 
 

@@ -34,12 +34,12 @@ class TextCheck:
         if self._cr:
             data = data[:-1]
         lines = data.split(b"\r\n")
-        pairs = len(lines) - 1
         first = self._column + len(lines[0])
-        if data.count(b"\n") != pairs or data.count(b"\r") != pairs \
+        text = b"".join(lines)
+        if b"\n" in text or b"\r" in text \
                 or first > self._longest or max(map(len, lines)) > self._longest:
             self.flaw = self._first_flaw(lines)
-        self._column = len(lines[-1]) if pairs else first
+        self._column = len(lines[-1]) if len(lines) > 1 else first
 
     def _first_flaw(self, lines: list[bytes]) -> str:
         """Which flaw comes first in the text, so that the verdict does not hang on how it was cut."""
