@@ -60,7 +60,8 @@ class Sending:
         self._complete = False              # all of it
 
     async def run(self, numbers: list[int]) -> bool:
-        """Carry it out. True: nothing has happened, for the peer had closed the session."""
+        """Carry it out. True: nothing has happened, for the peer had closed the session. Recipients that
+        were one too many are not answered: they are for another transaction."""
         session, reused = self._session, self._session.used > 0
         numbers = await self._fitting(numbers)
         if not numbers:
@@ -70,7 +71,7 @@ class Sending:
         final = False
         try:
             await session.run(transaction, pieces=self._pieces(transaction),
-                              verdict=lambda i: self._verdict(numbers[i], transaction.verdicts[i]))
+                              verdict=lambda i: self._verdict(transaction, i, numbers[i]))
         except Interrupted as error:
             why = await self._interrupted(transaction, str(error))
             final = not self._message.wanted()
@@ -89,8 +90,11 @@ class Sending:
         self._answer(left, marked(why, FINAL if final else CUT))
         return False
 
-    def _verdict(self, number: int, answer: Reply | None) -> None:
+    def _verdict(self, transaction: Transaction, i: int, number: int) -> None:
+        answer = transaction.verdicts[i]
         assert answer is not None
+        if not self._begun and transaction.accepted and _is_too_many(answer):
+            return
         told = "DSN" in self._features and bool(self._message.recipients[number].notify)
         verdict = passed_on(answer, self._host, early=not self._begun, dsn=told,
                             secs=f"{self._shell.now() - self._started:.1f}")
@@ -213,3 +217,8 @@ class Sending:
         except (Expired, ProtocolError):
             return None
         return answers[0] if answers else None
+
+
+def _is_too_many(answer: Reply) -> bool:
+    """Whether RCPT was answered that this transaction is full (RFC 5321 section 4.5.3.1.10)."""
+    return answer.code in (452, 552) and answer.status[1:] in ("", ".5.3")
