@@ -8,6 +8,7 @@ import pytest
 
 from mqmail.base.failure import BadFile
 from mqmail.control import reader
+from mqmail.control.survey import Survey
 from mqmail.control.table import BY_NAME
 
 
@@ -38,6 +39,10 @@ class Home:
         with pytest.raises(BadFile) as caught:
             self.load(name)
         return caught.value.text.removeprefix(f"{self.path}/")
+
+
+def mistakes(home):
+    return [text for _, text in Survey(home).mistakes]
 
 
 def test_missing_files_mean_the_defaults(home):
@@ -166,7 +171,7 @@ def test_a_huge_file_is_refused(home):
 def test_no_home(tmp_path):
     with pytest.raises(BadFile, match="mq-setup makes a home"):
         reader.load(str(tmp_path / "none"), ["me"])
-    assert reader.check(str(tmp_path / "none")) == [
+    assert mistakes(str(tmp_path / "none")) == [
         f"{tmp_path}/none: No such file or directory: mq-setup makes a home"
     ]
 
@@ -179,13 +184,13 @@ def test_the_home_can_be_the_working_directory(home, monkeypatch):
 
 
 def test_check_reports_all_problems_at_once(home):
-    assert reader.check(str(home.path)) == []
+    assert mistakes(str(home.path)) == []
     home.write("databytes", "x")
     home.write("locals", "ok.example\n..\n")
     home.write("rcpthosts", "")
     for ignored in ("README", ".users.123", "users~"):
         home.write(ignored, "")
-    problems = [text.removeprefix(f"{home.path}/") for text in reader.check(str(home.path))]
+    problems = [text.removeprefix(f"{home.path}/") for text in mistakes(str(home.path))]
     assert [text.split(":")[0] for text in problems] == [
         "control/locals line 2",
         "control/databytes line 1",
@@ -200,10 +205,11 @@ def test_an_alias_sends_to_no_destination_that_is_not_there(home):
         " lists:lmtp:tcp:HOST:PORT into "
     )
     assert home.problem("aliases") == f"{wanted}{home.path}/control/destinations"
-    [problem] = reader.check(str(home.path))
+    problem, another = mistakes(str(home.path))
     assert wanted in problem
+    assert "aliases line 3: there is no destination other:" in another
     home.write("destinations", "other:lmtp:unix:run/other.sock\nlists:lmtp:unix:run/lists.sock\n")
-    assert reader.check(str(home.path)) == []
+    assert mistakes(str(home.path)) == []
     found = home.load("aliases", "destinations")
     assert found.aliases.catch_all("lists.example") == ["@lists:", "@mailbox:"]
     home.write("destinations", "lists:lmtp:unix:run/lists.sock\n")
@@ -213,12 +219,12 @@ def test_an_alias_sends_to_no_destination_that_is_not_there(home):
 def test_a_bad_line_of_destinations_is_reported_once_though_aliases_need_it(home):
     home.write("aliases", "x: @lists:\n")
     home.write("destinations", "lists\n")
-    assert len(reader.check(str(home.path))) == 1
+    assert len(mistakes(str(home.path))) == 1
 
 
 def test_check_names_a_missing_me_once(home):
     (home.path / "control/me").unlink()
-    assert len(reader.check(str(home.path))) == 1
+    assert len(mistakes(str(home.path))) == 1
 
 
 def test_secrets_that_others_can_read_are_not_used(home):

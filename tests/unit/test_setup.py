@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mqmail.base import program
-from mqmail.control import reader
+from mqmail.control.survey import Survey
 from mqmail.prog import mq_setup
 
 AS_ROOT = os.geteuid() == 0
@@ -122,7 +122,7 @@ def test_a_home(place):
     }
     assert {name: mode(home / name) for name in modes} == modes
     assert (home / "queue/mess/00").is_dir()
-    assert reader.check(str(home)) == []
+    assert Survey(str(home)).mistakes == []
 
 
 def test_each_thing_made_is_printed(place):

@@ -39,4 +39,9 @@ class Usage(Permanent):
 
 
 class BadFile(Temporary):
-    """A file of ours or of the admin's cannot be used: names file, line and what is wrong."""
+    """A file of ours or of the admin's cannot be used: names file, line and what is wrong. *line*: the
+    number of the bad one; 0 when it is not about one line of several."""
+
+    def __init__(self, text: str, line: int = 0) -> None:
+        super().__init__(text)
+        self.line = line

@@ -61,7 +61,7 @@ def parse(path: str, data: bytes, parser: Callable[[Lines, str], Any], me: str) 
     try:
         return parser(lines, me)
     except ValueError as error:
-        raise BadFile(f"{path} line {lines.number}: {error}") from None
+        raise BadFile(f"{path} line {lines.number}: {error}", lines.number) from None
 
 
 def parse_line(path: str, data: bytes, check: Callable[[str], Any]) -> Any:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from mqmail.control.aliases import Aliases
+    from mqmail.control.destinations import Destinations
+
 LARGEST = 64 << 20   # bytes of a file
 _OTHERS_WRITE = 0o022
 
@@ -45,7 +48,7 @@ class Control:
 def load(home: str, names: Iterable[str]) -> Control:
     """Read the control files *names* of *home*. Raises BadFile: ``control/NAME line N: what is wrong
     and what to write instead``."""
-    directory = _Directory(home)
+    directory = Directory(home)
     rows = [BY_NAME[name] for name in names]
     found: dict[str, Any] = {}
     if any(row.uses_me or row.name == "me" for row in rows):
@@ -58,52 +61,40 @@ def load(home: str, names: Iterable[str]) -> Control:
     return Control(found)
 
 
-def _check_destinations(directory: _Directory, found: dict[str, Any]) -> None:
+def _check_destinations(directory: Directory, found: dict[str, Any]) -> None:
     """No alias sends mail to a destination that is not there."""
-    used = found["aliases"].used
-    if not used:
-        return
-    known = found.get("destinations") or _value(directory, BY_NAME["destinations"], "")
-    unknown = sorted([(number, name) for name, number in used.items() if known.lookup(name) is None])
-    if unknown:
-        number, name = unknown[0]
-        raise BadFile(f"{directory.path}/aliases line {number}: there is no destination {name}: write"
-                      f" {name}:lmtp:unix:PATH or {name}:lmtp:tcp:HOST:PORT into"
-                      f" {directory.path}/destinations")
+    aliases: Aliases = found["aliases"]
+    if aliases.used:
+        known = found.get("destinations") or _value(directory, BY_NAME["destinations"], "")
+        for text in unknown_destinations(directory.path, aliases, known):
+            raise BadFile(text)
 
 
-def check(home: str) -> list[str]:
-    """Every problem with the control files of *home*; [] when all is well."""
-    problems: list[str] = []
-    try:
-        directory = _Directory(home)
-        unknown = sorted(set(os.listdir(directory.path)) - set(BY_NAME))
-    except (BadFile, OSError) as error:
-        return [str(error)]
-    for row in TABLE_OF_FILES:
-        try:
-            load(home, [row.name])
-        except BadFile as error:
-            if error.text not in problems:
-                problems.append(error.text)
-    problems.extend([f"{directory.path}/{name}: no control file has this name: see mq-control(5), or"
-                     " move it away" for name in unknown if not _is_ignored(name)])
-    return problems
+def unknown_destinations(path: str, aliases: Aliases, known: Destinations) -> list[str]:
+    """What is wrong with *aliases* that send mail to destinations not in *known*; *path* is that of the
+    directory of both files."""
+    unknown = sorted([(number, name) for name, number in aliases.used.items()
+                      if known.lookup(name) is None])
+    return [f"{path}/aliases line {number}: there is no destination {name}: write {name}:lmtp:unix:PATH"
+            f" or {name}:lmtp:tcp:HOST:PORT into {path}/destinations" for number, name in unknown]
 
 
-def _is_ignored(name: str) -> bool:
-    """Notes, editors' copies and files being written are nobody's mistake."""
-    return name == "README" or name[0] == "." or name[-1] == "~"
-
-
-def _value(directory: _Directory, row: Row, me: str) -> Any:
+def _value(directory: Directory, row: Row, me: str) -> Any:
     path = f"{directory.path}/{row.name}"
     data = directory.read(row)
-    if data is None:
-        if row.default is None:
-            raise BadFile(f"{path} line 1: is missing: write this host's full name into it, such as"
-                          " mail.example.org")
-        data = row.default.format(me=me).encode()
+    return parse(row, path, default_of(row, path, me) if data is None else data, me)
+
+
+def default_of(row: Row, path: str, me: str) -> bytes:
+    """What a missing file is taken to hold. Raises BadFile when it is required."""
+    if row.default is None:
+        raise BadFile(f"{path} line 1: is missing: write this host's full name into it, such as"
+                      " mail.example.org")
+    return row.default.format(me=me).encode()
+
+
+def parse(row: Row, path: str, data: bytes, me: str) -> Any:
+    """The value of a file that holds *data*. Raises BadFile with the first mistake in it."""
     if row.kind == LINE:
         return lines.parse_line(path, data, row.check or str)
     if row.kind == NUMBER:
@@ -130,11 +121,17 @@ def preload() -> None:
             _parser(row)
 
 
-class _Directory:
-    """HOME/control, checked, and whom we trust to write there."""
+def _refuse(text: str) -> None:
+    raise BadFile(text)
 
-    def __init__(self, home: str) -> None:
+
+class Directory:
+    """HOME/control, checked, and whom we trust to write there. *complain* is told of each owner and mode
+    that is wrong; without it the first raises BadFile."""
+
+    def __init__(self, home: str, complain: Callable[[str], None] = _refuse) -> None:
         self.path = "control" if home in (".", "") else f"{home}/control"
+        self._complain = complain
         try:
             top, below = os.stat(home or "."), os.stat(self.path)
         except OSError as error:
@@ -145,13 +142,13 @@ class _Directory:
 
     def _check(self, path: str, found: os.stat_result) -> None:
         if found.st_mode & _OTHERS_WRITE:
-            raise BadFile(f"{path}: group or others may write it: chmod go-w {path}")
+            self._complain(f"{path}: group or others may write it: chmod go-w {path}")
         if found.st_uid not in self._trusted:
-            raise BadFile(f"{path}: belongs to uid {found.st_uid}: it must be root's, the home's owner's"
-                          " or our own")
+            self._complain(f"{path}: belongs to uid {found.st_uid}: it must be root's, the home's"
+                           " owner's or our own")
 
     def read(self, row: Row) -> bytes | None:
-        """The content of a file; None when there is none."""
+        """The content of a file; None when there is none. Raises BadFile."""
         path = f"{self.path}/{row.name}"
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -164,7 +161,13 @@ class _Directory:
         try:
             self._check(path, os.fstat(fd))
             if row.secret:
-                _module(row).check_mode(path, os.fstat(fd))
+                self._check_secret(row, path, os.fstat(fd))
             return files.read_fd_bounded(fd, path, LARGEST)
         finally:
             os.close(fd)
+
+    def _check_secret(self, row: Row, path: str, found: os.stat_result) -> None:
+        try:
+            _module(row).check_mode(path, found)
+        except BadFile as error:
+            self._complain(error.text)

@@ -35,6 +35,7 @@ from mqmail.base.failure import BadFile, Permanent, Usage
 from mqmail.base.program import complain
 from mqmail.base.value import value
 from mqmail.control import hosts, lines, reader, users, values
+from mqmail.control.survey import Survey
 from mqmail.mail import address
 from mqmail.queue import store
 
@@ -77,9 +78,9 @@ def main(arguments: list[str]) -> int:
         made += 1
     if not made:
         print("nothing to do")
-    problems = reader.check(".")
-    if problems:
-        raise BadFile("\n".join(problems))
+    mistakes = [text for _, text in Survey(".").mistakes]
+    if mistakes:
+        raise BadFile("\n".join(mistakes))
     return 0
 
 

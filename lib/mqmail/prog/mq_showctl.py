@@ -1,0 +1,133 @@
+"""mq-showctl: prints the settings of a home, or every mistake in them.
+
+Usage:
+  mq-showctl [--home DIR] [NAME ...]
+  mq-showctl [--home DIR] --check [NAME ...]
+  mq-showctl [--home DIR] --value NAME
+  mq-showctl --help
+
+Options:
+  --home DIR      the mqmail home (default: $MQMAIL_HOME or /var/mqmail)
+  --check         print only what is wrong, one mistake a line; nothing when all is well
+  --value         print only the value, as control/NAME may hold it
+  --help          this text
+
+NAME is a control file, see mq-control(5); without one all are printed. It changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mqmail.base.failure import Permanent, Temporary, Usage
+from mqmail.base.files import write_all
+from mqmail.base.program import complain, describe
+from mqmail.control import reader
+from mqmail.control.survey import Survey
+from mqmail.control.table import BY_NAME, NUMBER
+from mqmail.net import daemon
+from mqmail.net.owner import become_owner, owner_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mqmail.control.survey import Setting
+    from mqmail.control.table import Row
+
+MISTAKES = 1            # exit code
+
+
+def main(argv: list[str]) -> int:
+    """Print; mq-showctl(8) has the exit codes."""
+    home, _, found = daemon.arguments(__doc__, argv)
+    names: list[str] = found["NAME"]                # type: ignore[assignment]
+    for name in names:
+        if name not in BY_NAME:
+            raise Usage(f"{name!a} is no control file: mq-control(5) lists them")
+    _enter(home)
+    survey = Survey(".")
+    if found["--value"]:
+        return _value(survey, names[0])
+    if found["--check"]:
+        survey.look_around()
+        mistakes = [text for name, text in survey.mistakes if not names or name in names]
+        _print(mistakes)
+        return MISTAKES if mistakes else 0
+    return _blocks(survey, names or list(BY_NAME))
+
+
+def _enter(home: str) -> None:
+    """Work in the home, and read it with the rights of the daemons: root becomes its owner."""
+    reader.preload()
+    try:
+        os.chdir(home)
+        become_owner(owner_of("."))
+        os.scandir("control").close()
+    except OSError as error:
+        raise Temporary(f"{home} is no mqmail home ({describe(error)}): make one with"
+                        f" mq-setup --home {home}") from None
+
+
+def _print(lines: list[str]) -> None:
+    write_all(1, "".join([f"{line}\n" for line in lines]).encode("utf-8", "backslashreplace"))
+
+
+def _mistakes(survey: Survey, name: str) -> list[str]:
+    return [text for of, text in survey.mistakes if of == name]
+
+
+def _value(survey: Survey, name: str) -> int:
+    """What the file may hold; secrets stay where they are."""
+    if BY_NAME[name].secret:
+        raise Permanent(f"{name} holds secrets: copy the file")
+    mistakes = _mistakes(survey, name)
+    for text in mistakes:
+        complain("mq-showctl", text)
+    if mistakes:
+        return MISTAKES
+    _print(list(survey.settings[name].lines))
+    return 0
+
+
+def _blocks(survey: Survey, names: list[str]) -> int:
+    """All that is known of each; a blank line between two. Mistakes of the directories come first."""
+    for text in _mistakes(survey, ""):
+        complain("mq-showctl", text)
+    lines: list[str] = []
+    wrong = bool(_mistakes(survey, ""))
+    for name in names:
+        mistakes = _mistakes(survey, name)
+        wrong = wrong or bool(mistakes)
+        lines += [*([""] if lines else []), *_block(survey.settings[name], mistakes)]
+    _print(lines)
+    return MISTAKES if wrong else 0
+
+
+def _block(setting: Setting, mistakes: list[str]) -> Iterator[str]:
+    """``== NAME``, then ``#: fact`` and ``#! mistake``, then the value's lines."""
+    row = setting.row
+    yield f"== {row.name}"
+    yield f"#: {row.help}"
+    yield f"#: type: {_type(row)}"
+    yield f"#: default: {_default(row)}"
+    yield f"#: read by: {row.readers}"
+    yield f"#: source: {'default' if setting.is_default else setting.path}"
+    if row.secret and setting.content is not None:
+        yield f"#: entries, their secrets not shown: {', '.join(setting.content.entries) or 'none'}"
+    for text in mistakes:
+        yield f"#! {text}"
+    yield from setting.lines
+
+
+def _type(row: Row) -> str:
+    return f"{row.kind} of {row.unit}, {row.lowest} to {row.highest}" if row.kind == NUMBER else row.kind
+
+
+def _default(row: Row) -> str:
+    """In one line, as mq-control(5) has it."""
+    if row.default is None:
+        return "the file is required"
+    if row.default == "{me}":
+        return "the content of me"
+    return row.default.replace("\n", ", ") or "empty"
