@@ -11,7 +11,7 @@ ROOT = Path(mqmail.__file__).parent
 
 # From the bottom up: each may import itself and those before it. "local" is what mq-local and
 # mq-lspawn share, "remote" what mq-remote and mq-rspawn do, "demo" what `make run` is made of: parts of programs, kept apart for their size.
-LAYERS = ["base", "mail", "xmtp", "control", "queue", "net", "local", "remote", "prog", "demo"]
+LAYERS = ["base", "mail", "xmtp", "control", "queue", "net", "local", "remote", "policy", "prog", "demo"]
 PURE = {"mail", "xmtp"}
 MACHINE = {"os", "sys", "socket", "_socket", "select", "time", "asyncio"}
 WARM = {"base", "mail", "xmtp", "queue", "control"}  # of programs that are run for one message

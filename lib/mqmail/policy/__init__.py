@@ -1,0 +1,1 @@
+"""What xmtpd lets in: rules over what is known of a session."""

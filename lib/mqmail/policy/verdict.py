@@ -1,0 +1,33 @@
+"""What a rule says about a session, a sender, a recipient or a message. Pure."""
+
+from __future__ import annotations
+
+from mqmail.base.value import value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mqmail.xmtp.reply import Reply
+
+OK = "ok"               # taken, whatever the rules behind this one say
+RELAY = "relay"         # taken, and may go anywhere
+REJECT = "reject"       # refused for good
+DEFER = "defer"         # refused for now, unless a later rule takes it
+DISCARD = "discard"     # taken and thrown away
+NEXT = "next"           # no opinion
+
+
+@value
+class Verdict:
+    """*reply*: what the client hears, of REJECT and DEFER. *check*, *why*: who says so, for the log.
+    *options*: the name of an option set that is in force from now on, or "". *fields*: header fields to
+    be added."""
+
+    action: str = NEXT
+    reply: Reply | None = None
+    check: str = ""
+    why: str = ""
+    options: str = ""
+    fields: tuple[str, ...] = ()
+
+
+NO_OPINION = Verdict()
