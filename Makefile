@@ -3,8 +3,14 @@
 # make test     the tests (TESTS=tests/unit for some of them)
 # make bench    measurements
 # make lint     ruff, mypy and mandoc, those that are installed
+# make install  programs and manuals below PREFIX, for the interpreter PYTHON. The dependencies are copied from .venv/,
+#               or from PACKAGES=DIR, a site-packages directory; PACKAGES=system: PYTHON has them
+# make uninstall  removes what make install put below PREFIX, and nothing else
 
 PYTHON = python3
+PREFIX = /usr/local
+DESTDIR =
+PACKAGES = $(firstword $(wildcard .venv/lib/python3.*/site-packages))
 RUN = run
 TESTS = tests
 python = .venv/bin/python
@@ -34,6 +40,12 @@ run: setup
 
 bench: setup
 	$(python) bench/bench.py
+
+install:
+	@PYTHONPATH=lib $(PYTHON) -B -m mqmail.install install '$(PREFIX)' '$(DESTDIR)' '$(PACKAGES)'
+
+uninstall:
+	@PYTHONPATH=lib $(PYTHON) -B -m mqmail.install uninstall '$(PREFIX)' '$(DESTDIR)'
 
 lint:
 	! command -v ruff || ruff check
@@ -67,4 +79,4 @@ sys.exit(subprocess.call([sys.executable, wheel + "/pip", "install", "-q", "--no
 endef
 export GET_PIP
 
-.PHONY: setup test run bench lint clean venv-without-ensurepip
+.PHONY: setup test run bench install uninstall lint clean venv-without-ensurepip

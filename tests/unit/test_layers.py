@@ -10,8 +10,10 @@ import mqmail
 ROOT = Path(mqmail.__file__).parent
 
 # From the bottom up: each may import itself and those before it. "local" is what mq-local and
-# mq-lspawn share, "remote" what mq-remote and mq-rspawn do, "demo" what `make run` is made of: parts of programs, kept apart for their size.
-LAYERS = ["base", "mail", "xmtp", "control", "queue", "net", "local", "remote", "policy", "prog", "demo"]
+# mq-lspawn share, "remote" what mq-remote and mq-rspawn do: parts of programs, kept apart for their
+# size. "demo" and "install" are make run and make install.
+LAYERS = ["base", "mail", "xmtp", "control", "queue", "net", "local", "remote", "policy", "prog", "demo",
+          "install"]
 PURE = {"mail", "xmtp"}
 MACHINE = {"os", "sys", "socket", "_socket", "select", "time", "asyncio"}
 WARM = {"base", "mail", "xmtp", "queue", "control"}  # of programs that are run for one message

@@ -24,7 +24,8 @@ _STAND_IN = "me.invalid"    # for the file me when it is wrong, so that the othe
 @value
 class Setting:
     """What holds for one row of the table. *lines*: of the file or the default, those that say
-    something, () for secrets; *content*: what the programs make of them, None when there is a mistake."""
+    something, () for secrets; *content*: what the programs make of them, None when there is a
+    mistake."""
 
     row: Row
     path: str

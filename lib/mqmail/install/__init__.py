@@ -1,0 +1,1 @@
+"""``make install`` and ``make uninstall``; not installed itself."""
