@@ -2,6 +2,7 @@
 
 import email
 import email.policy
+import email.utils
 import os
 import signal
 import socket
@@ -104,8 +105,8 @@ class Rig:
         return found, email.message_from_bytes(body, policy=email.policy.default)
 
 
-def parameters(action="failed", status="5.1.1", said="", host="", orcpt=""):
-    words = [f"XACTION={action}", f"XSTATUS={status}"]
+def parameters(action="failed", status="5.1.1", said="", host="", orcpt="", more=()):
+    words = [f"XACTION={action}", f"XSTATUS={status}", *more]
     words += [f"XSAID={xtext.encode(said)}"] if said else []
     words += [f"XHOST={xtext.encode(host)}"] if host else []
     return words + ([f"ORCPT={orcpt}"] if orcpt else [])
@@ -131,6 +132,15 @@ def rig(new_home):
     yield rig
     rig.stop()
     rig.log.close()
+
+
+def test_a_report_says_when_and_how_the_host_was_spoken_to(rig):
+    rig.ask([("bob@example.net", {"host": "mx.example.net[192.0.2.1]:25", "more": [
+        "XTLS=TLSv1.3:TLS_AES_256_GCM_SHA384", "XTIME=1732252800"]})])
+    _, report = rig.report()
+    [_, one] = fields(report)
+    assert one["X-Mqmail-TLS"] == "TLSv1.3:TLS_AES_256_GCM_SHA384"
+    assert email.utils.parsedate_to_datetime(one["Last-Attempt-Date"]).timestamp() == 1732252800
 
 
 def test_two_failures_make_one_durable_report(rig):

@@ -444,6 +444,8 @@ def test_a_refusal_is_reported_with_host_and_words(world):
     assert "Action: failed" in status
     assert f"Remote-MTA: dns;mx.picky.test ({world.receivers.ips['picky']})" in status
     assert "Diagnostic-Code: smtp;550 5.1.1 <no@picky.test>: Recipient address rejected" in status
+    assert "X-Mqmail-TLS: TLSv1.3:TLS_" in status
+    assert "Last-Attempt-Date: " in status
     assert host in report.get_payload(0).get_content()
     assert "nobody of that name" in said
 

@@ -197,7 +197,7 @@ def test_who_forces_a_run_has_everybody_asked_about(rig):
     one.wait_for(5, "deferred")
     one.process.send_signal(signal.SIGALRM)
     one.wait_for(10, "deferred")
-    forced = [ask.address for ask in one.remote.asked if "XFORCE" in ask.mail.split()]
+    forced = [ask.address for ask in one.remote.asked if "XFORCE=" in ask.mail]
     assert sorted(forced) == [f"u{n}@dead.example" for n in range(5)]
 
 

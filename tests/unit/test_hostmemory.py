@@ -2,7 +2,7 @@
 
 import pytest
 
-from mqmail.mail.hostmemory import FORGET, JUST_NOW, LONGEST, PROBE, Down, HostMemory
+from mqmail.mail.hostmemory import FORGET, LONGEST, PROBE, Down, HostMemory
 
 T = 1_700_000_000.0
 MX = "mx.example:25 may"
@@ -84,27 +84,28 @@ def test_a_host_that_answers_is_forgotten():
     assert down(memory, T + 5000) == T + 5400          # and begins anew
 
 
-def test_force_tries_at_once_but_not_again_what_was_tried_just_now():
+def test_force_has_a_host_tried_once_if_it_was_not_since():
     memory = HostMemory()
     down(memory, T)
-    assert memory.known(MX, T + JUST_NOW - 1, force=True) is not None
-    assert memory.known(MX, T + JUST_NOW, force=True) is None
-    assert memory.known(MX, T + JUST_NOW + 1, force=True) is not None
-    assert memory.known(MX, T + JUST_NOW + 1) is not None
+    assert memory.known(MX, T + 1, force=T) is not None
+    assert memory.known(MX, T + 2, force=T + 1) is None
+    assert memory.known(MX, T + 3, force=T + 1) is not None         # that one is under way
+    down(memory, T + 4)
+    assert memory.known(MX, T + 5, force=T + 3.5) is not None       # it ended after that
+    assert memory.known(MX, T + 5, force=T + 4.5) is None
 
 
-def test_a_late_failure_is_just_now_too():
+def test_nobody_forces_from_the_future():
     memory = HostMemory()
     down(memory, T)
-    down(memory, T + 100)
-    assert memory.known(MX, T + 99 + JUST_NOW, force=True) is not None
-    assert memory.known(MX, T + 100 + JUST_NOW, force=True) is None
+    assert [memory.known(MX, T + 1, force=T + 999) for _ in "12"][0] is None
+    assert memory.known(MX, T + 1, force=T + 999) is not None
 
 
 def test_an_attempt_by_force_that_fails_moves_the_time_on():
     memory = HostMemory()
     until = down(memory, T)
-    assert memory.known(MX, T + 390, force=True) is None
+    assert memory.known(MX, T + 390, force=T + 389) is None
     assert down(memory, T + 391) > until + 600
 
 

@@ -41,7 +41,7 @@ class Way:
         self.loop.close()
         os.close(self._body)
 
-    def submit(self, *addresses, forced=False):
+    def submit(self, *addresses, forced=0.0):
         """A message to *addresses*; its id."""
         self._made += 1
         envelope = Envelope(ids.make(START + self._made, 7), 1732252800.0, 0, False, False,
@@ -123,19 +123,19 @@ def test_forced_messages_are_asked_about_and_the_service_is_told(way):
     service, one = way(dead_or_good)
     one.submit("x@dead.example")
     one.run_until(lambda: one.said)
-    one.submit("y@dead.example", forced=True)
+    one.submit("y@dead.example", forced=5.0)
     one.run_until(lambda: len(one.said) == 2)
-    assert [("XFORCE" in ask.mail.split(), ask.address) for ask in service.asked] == [
+    assert [("XFORCE=" in ask.mail, ask.address) for ask in service.asked] == [
         (False, "x@dead.example"), (True, "y@dead.example")]
 
 
 @pytest.mark.parametrize("destination", ["remote", "mine"])
 def test_only_remote_is_told_of_connections_and_force(way, destination):
     service, one = way(lambda ask: "250 2.0.0 ok", limit=10, destination=destination)
-    one.submit(*[f"u{n}@example.org" for n in range(8)], forced=True)
+    one.submit(*[f"u{n}@example.org" for n in range(8)], forced=5.0)
     one.run_until(lambda: len(one.said) == 8)
     words = service.asked[0].mail.split()
-    assert [word in words for word in ("XCONN=5", "XFORCE")] == [destination == "remote"] * 2
+    assert [word in words for word in ("XCONN=5", "XFORCE=5000")] == [destination == "remote"] * 2
 
 
 def test_any_service_may_name_sites(way):
@@ -259,7 +259,7 @@ def test_what_waits_is_brought_forward_when_the_site_answers_more_and_more(way):
         one.outlet.wait("dead.example", id, {"1"})
     assert one.brought == []
     up.set()
-    one.submit("y@dead.example", forced=True)
+    one.submit("y@dead.example", forced=5.0)
     one.run_until(lambda: one.brought)
     assert one.brought == [(id, {"1"}) for id in waiting[:traffic.FIRST_BROUGHT]]
     one.submit("z@dead.example")

@@ -24,8 +24,9 @@ _TOKEN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 @value
 class Reported:
     """What became of one recipient. *action* is failed, delayed, delivered, relayed or expanded;
-    *orcpt* is the decoded ``type;address``; *host* the remote host and *said* its words; *final*
-    and *until* are dates as text: the last attempt, and when a delayed one is given up."""
+    *orcpt* is the decoded ``type;address``; *host* the remote host, *said* its words, *tls* version and
+    cipher of the session with it; *final* and *until* are dates as text: the last attempt, and when a
+    delayed one is given up."""
 
     recipient: str
     action: str = "failed"
@@ -35,6 +36,7 @@ class Reported:
     said: str = ""
     final: str = ""
     until: str = ""
+    tls: str = ""
 
 
 @value
@@ -174,6 +176,7 @@ def _status_of(one: Reported, wide: bool) -> str:
         ("Remote-MTA", _remote(one.host)),
         ("Diagnostic-Code", _diagnostic(one)),
         ("Last-Attempt-Date", one.final),
+        ("X-Mqmail-TLS", one.tls),
         ("Will-Retry-Until", one.until if one.action == "delayed" else ""),
     )
     return "\r\n" + "".join([field(name, text, wide) for name, text in fields])

@@ -15,7 +15,6 @@ from mqmail.mail.retry import FUZZ, next_attempt
 
 LONGEST = 3600.0        # between two attempts, fuzz included
 PROBE = 120.0           # how long others wait for the one attempt; about as long as connecting takes
-JUST_NOW = 10.0         # what was tried less than this ago is not tried again, also when forced to
 FORGET = 86400.0        # a failure that nobody tried again for so long says nothing any more
 MOST_SAID = 400         # characters that are kept of the peer's words, and of the host's name
 MOST_OCTETS = 4 << 20   # of a dump
@@ -90,13 +89,13 @@ class HostMemory:
         """A session could be had: nothing is known against it."""
         self._entries.pop(key, None)
 
-    def known(self, key: str, now: float, force: bool = False) -> Down | None:
+    def known(self, key: str, now: float, force: float = 0.0) -> Down | None:
         """None: the caller may try, and says how it went by up() or down(). Otherwise it is known to be
-        down. *force*: to be tried before its time, unless it has just been."""
+        down. *force*: when somebody asked for an attempt before its time, if none was made since."""
         entry = self._find(key, now)
         if entry is None:
             return None
-        if entry.until <= now or (force and now - entry.tried >= JUST_NOW):
+        if entry.until <= now or entry.tried < min(force, now):
             entry.probing = True
             entry.tried = now
             entry.until = now + PROBE

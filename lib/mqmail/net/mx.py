@@ -32,6 +32,7 @@ CONTROL = ("me", "helohost", "smtproutes", "senderroutes", "fallbackroute", "tls
            "refusednetworks")
 TOTAL = 30.0        # seconds for a domain
 AT_ONCE = 4         # hosts of a domain whose addresses are looked up at a time
+MOST_CHOICES = 10000            # next hops of the control files that are remembered
 FALLBACK = 65536    # the preference of the fallback route: worse than any MX host's
 
 Found = dict[str, "list[Answer]"]
@@ -56,6 +57,7 @@ class Finder:
         self._resolver = resolver
         self._limits = limits
         self._routing = routing
+        self._choices: dict[tuple[int, str, Route], Choice] = {}
 
     def route(self, domain: str, sender: str) -> Route:
         """What the control files say, without the fallback route."""
@@ -84,8 +86,14 @@ class Finder:
         return hosts if last.hop in [choice.hop for choice in hosts] else [*hosts, last]
 
     def _choice(self, preference: int, domain: str, route: Route) -> Choice:
-        way = self._routing.way(_for_look_up(domain), route)
-        return Choice(preference, route.host, route.port, way=way)
+        known = self._choices.get((preference, domain, route))
+        if known is None:
+            way = self._routing.way(_for_look_up(domain), route)
+            known = Choice(preference, route.host, route.port, way=way)
+            if len(self._choices) >= MOST_CHOICES:
+                self._choices.clear()
+            self._choices[preference, domain, route] = known
+        return known
 
     async def _mx_hosts(self, domain: str, port: int) -> list[Choice] | NoHosts:
         if domain[0] == "[":

@@ -216,8 +216,10 @@ def _report(control: Control, mail: events.Mail, accepted: list[events.Rcpt], si
 
 def _reported(rcpt: events.Rcpt) -> dsn.Reported:
     x = dict(rcpt.x)
+    at = x.get("time", "")
+    final = format_date(int(at)) if at.isascii() and at.isdigit() and len(at) < 12 else ""
     return dsn.Reported(rcpt.address, x["action"], x.get("status", ""), rcpt.orcpt, x.get("host", ""),
-                        x.get("said", ""))
+                        x.get("said", ""), final=final, tls=x.get("tls", ""))
 
 
 def _drop(mail: events.Mail, accepted: list[events.Rcpt]) -> Reply:

@@ -65,19 +65,20 @@ class State:
 
     *recipient* is what the last ``to`` said, *former* what earlier ones did. *kind* is ``pending``,
     ``wait`` (until *until*), ``done``, ``fail`` or ``replaced``; *time*, *status*, *host* and *said*
-    belong to it, and *dsn*: whether the next hop reports success itself. *told* is the last report's
-    action, "" when none came since the last final verdict.
+    belong to it, *tls* (version:cipher) too, and *dsn*: whether the next hop reports success itself.
+    *told* is the last report's action, "" when none came since the last final verdict.
     *active* is false for replacements whose set was never completed.
     """
 
     __slots__ = ("_next", "_parts", "active", "dsn", "former", "host", "kind", "recipient", "said",
-                 "status", "time", "told", "until")
+                 "status", "time", "tls", "told", "until")
 
     def __init__(self, recipient: Recipient, active: bool) -> None:
         self.recipient = recipient
         self.former: list[Recipient] = []
         self.active = active
         self.told = ""
+        self.tls = ""
         self._parts: list[State] = []
         self._next = 0
         self._set("pending", 0, "", 0, "", "")
@@ -315,7 +316,7 @@ def _read_verdict(record: Record, words: list[str]) -> None:
         raise ValueError(f"bad status {status[:40]!a}")
     until = _number(facts.pop("until", "")) if kind == "wait" else 0
     state._set(kind, _number(time), status, until, facts.pop("host", ""), facts.pop("said", ""))
-    facts.pop("tls", "")        # for whoever reads it: nothing depends on these
+    state.tls = facts.pop("tls", "")
     facts.pop("secs", "")
     if kind == "done":
         state.dsn = facts.pop("dsn", "") == "1"

@@ -31,14 +31,15 @@ class Mail:
     xid: str = ""
     xvia: str = ""
     xconn: int = 0
-    xforce: bool = False
+    xforce: int = 0
 
 
 @value
 class Rcpt:
     """RCPT. Wants a reply; several may be asked before the first is answered (PIPELINING).
     *notify* holds "never" or any of "success", "failure", "delay"; *orcpt* is "type;address",
-    decoded. *x* holds XSTATUS, XSAID, XHOST, XACTION of an XMQ caller, lower-case names without x."""
+    decoded. *x* holds XSTATUS, XSAID, XHOST, XTLS, XTIME, XACTION of an XMQ caller, lower-case names
+    without x."""
 
     address: str
     destination: str = ""

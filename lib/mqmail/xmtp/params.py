@@ -56,9 +56,11 @@ def parse_rcpt(argument: str, extensions: Container[str], utf8: bool, number: in
     if not words:
         return Rcpt(path.address, path.destination, number=number)
     found = _parameters(words, _RCPT, extensions)
-    extra = tuple([(name, found.pop(name)) for name in ("status", "said", "host", "action")
-                   if name in found])
+    extra = tuple([(name, found.pop(name)) for name in _TOLD if name in found])
     return Rcpt(path.address, path.destination, x=extra, number=number, **found)
+
+
+_TOLD = ("status", "said", "host", "tls", "time", "action")
 
 
 def _check_ascii(argument: str, path: Path, extensions: Container[str], utf8: bool) -> None:
@@ -205,6 +207,12 @@ def _x(text: str) -> str:
     return _decoded(text, "an XMQ parameter")
 
 
+def _milliseconds(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise syntax("bad XFORCE")
+    return int(text)
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 6):
         raise syntax("bad XCONN")
@@ -221,7 +229,7 @@ _MAIL: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "XID": ("XMQ", "xid", _x),
     "XVIA": ("XMQ", "xvia", _x),
     "XCONN": ("XMQ", "xconn", _count),
-    "XFORCE": ("XMQ", "xforce", _flag),
+    "XFORCE": ("XMQ", "xforce", _milliseconds),
 }
 _RCPT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "NOTIFY": ("DSN", "notify", _notify),
@@ -229,5 +237,7 @@ _RCPT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "XSTATUS": ("XMQ", "status", _x),
     "XSAID": ("XMQ", "said", _x),
     "XHOST": ("XMQ", "host", _x),
+    "XTLS": ("XMQ", "tls", _x),
+    "XTIME": ("XMQ", "time", _x),
     "XACTION": ("XMQ", "action", _x),
 }

@@ -133,7 +133,7 @@ class Delivery:
         """One transaction over one line."""
         if not self._message.wanted():
             return self._told(transfer, transfer.recipients, _GONE, final=True)
-        line = await self._lines.take(transfer.choice, self._message.mail.xforce)
+        line = await self._lines.take(transfer.choice, self._message.mail.xforce / 1000.0)
         carrying = Carrying(self._message, line, [n for n in transfer.recipients if n in transfer.open])
         self._carryings.add(carrying)
         try:

@@ -98,8 +98,9 @@ class Lines:
         self._busy = 0
         self._closing = False
 
-    async def take(self, choice: Choice, force: bool = False) -> Line:
-        """A line to the host of *choice*; *force*: also when it was down lately. To be given back."""
+    async def take(self, choice: Choice, force: float = 0.0) -> Line:
+        """A line to the host of *choice*; *force*: when somebody wanted an attempt at once. To be
+        given back."""
         host = self._host(choice.hop)
         while not self._may_begin(host):
             host.turns.append(Waiter())
@@ -216,7 +217,7 @@ class Lines:
 
     # --- opening ---
 
-    async def _open(self, choice: Choice, host: _Host, force: bool) -> Line:
+    async def _open(self, choice: Choice, host: _Host, force: float) -> Line:
         """A line by which a worker has reached the host. It becomes known as up or down."""
         if self._closing:
             raise Unreachable(put_off("4.3.2", NOBODY, "closing down"))

@@ -28,7 +28,7 @@ class Job:
     """*said(state, reply or None, why)* is called once for each recipient as its verdict comes; None:
     there was none. *put_off(state, hold)* takes its place for those nobody is asked about; without it
     everybody is asked. ``done`` comes after the last. *addresses*: by sequence number, the address and
-    RCPT parameters that take the recipient's own place (reports). *forced*: somebody asked for this.
+    RCPT parameters that take the recipient's own place (reports). *forced*: when this was asked for.
 
     For an Outlet: ``site`` that all recipients share or "", ``slots`` in use, ``progress`` that is
     called after each verdict, ``begun``: a service may have the body, ``again``: begun for the second
@@ -37,7 +37,7 @@ class Job:
     def __init__(self, envelope: Envelope, sender: str, destination: str, states: list[State],
                  said: Said, open_body: Callable[[], int],
                  addresses: dict[str, tuple[str, list[str]]] | None = None,
-                 put_off: PutOff | None = None, forced: bool = False) -> None:
+                 put_off: PutOff | None = None, forced: float = 0.0) -> None:
         self.id = envelope.id
         self.states = states
         self.done = Waiter()
@@ -156,7 +156,7 @@ class Job:
         if self._destination == "remote":
             words.append(f"XCONN={self.slots}")
             if self.forced:
-                words.append("XFORCE")
+                words.append(f"XFORCE={int(self.forced * 1000)}")
         return words
 
     def _rcpt(self, state: State, features: Container[str]) -> tuple[str, list[str]]:

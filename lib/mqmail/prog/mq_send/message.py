@@ -53,7 +53,7 @@ class Message:
         self._scheduler = scheduler
         self._place = place
         self._force = force
-        self._forced = force is ALL
+        self._forced = scheduler.forced_at if force is ALL else 0.0
         self._record: Record
         self._envelope: Envelope
         self._written = 0           # octets of the record that are in the file

@@ -60,6 +60,10 @@ def parameters(record: Record, state: State) -> tuple[str, list[str]]:
         words.append(f"XSAID={_bounded(said, _LONGEST_SAID)}")
     if state.host:
         words.append(f"XHOST={_bounded(state.host, _LONGEST_HOST)}")
+    if state.tls:
+        words.append(f"XTLS={_bounded(state.tls, _LONGEST_HOST)}")
+    if state.time:
+        words.append(f"XTIME={state.time}")
     if state.recipient.orcpt:
         kind, _, address = state.recipient.orcpt.partition(";")
         words.append(f"ORCPT={kind};{xtext.encode(address)}")

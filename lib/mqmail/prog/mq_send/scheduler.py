@@ -53,6 +53,7 @@ class Scheduler:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.stopping = False
+        self.forced_at = 0.0        # when somebody wanted all to be tried
         self.disk = Threads(loop)
         self._deadlines = Deadlines(loop)
         self._agenda = Agenda()
@@ -117,6 +118,7 @@ class Scheduler:
     def run_all(self) -> None:
         """Try all waiting messages now."""
         log.event("run_all", waiting=len(self._agenda))
+        self.forced_at = time.time()
         self._agenda.force_all()
         self.pump()
 
