@@ -171,7 +171,7 @@ def test_no_further_host_is_tried_when_it_has_to_end():
     with World(zone, stuck={"EHLO": SILENT}, good={}) as world:
         world.rig.home.control(timeoutremote="60\n")
         world.rig.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: world.rig.events("reloaded"), "reloaded")
+        wait_until(lambda: len(world.rig.events("reloaded")) == 3, "planner and workers reloaded")
         call = Call(world.rig, ["u@x.test"]).start()
         wait_until(lambda: world.hosts["stuck"].heard("EHLO"), "EHLO")
         world.rig.process.terminate()
