@@ -325,7 +325,12 @@ def _remove_unacknowledged(id: str) -> str:
 
 
 def _has_record(id: str) -> bool:
-    return os.path.lexists(f"queue/bad/{id}") or any(os.path.lexists(_path(s, id)) for s in STATES)
+    return any(os.path.lexists(_path(s, id)) for s in STATES) or is_set_aside(id)
+
+
+def is_set_aside(id: str) -> bool:
+    """Whether ``queue/bad`` has a record of *id*: mq-send's, or one that mq-fsck found in a state."""
+    return any(os.path.lexists(f"queue/bad/{name}") for name in (id, *[f"{id}.{s}" for s in STATES]))
 
 
 def _remove_logged(path: str) -> str:
