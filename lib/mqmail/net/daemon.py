@@ -15,7 +15,7 @@ import time
 
 from mqmail.base import lock, log, program
 from mqmail.base.failure import Failure, Temporary, Usage
-from mqmail.net.lifeline import die_with_parent
+from mqmail.net.lifeline import die_with_parent, set_name
 from mqmail.net.owner import give_up_root
 
 TYPE_CHECKING = False
@@ -67,11 +67,7 @@ def enter(home: str) -> None:
 def become(name: str) -> None:
     """Name this process in ps(1) and in its log lines."""
     log.set_program(name)
-    try:
-        with open("/proc/self/comm", "w") as comm:
-            comm.write(name[:15])
-    except OSError:
-        pass
+    set_name(name)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -1,5 +1,5 @@
-"""Children that the kernel kills when their parent ends (prctl(2), PR_SET_PDEATHSIG): what is left of
-a killed daemon must not hold its locks. ctypes is imported when it is needed: 3 ms, for daemons only.
+"""prctl(2): the name of a process, and children that the kernel kills when their parent ends
+(PR_SET_PDEATHSIG): what is left of a killed daemon must not hold its locks. ctypes is imported when it is needed: 3 ms, for daemons only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-_SET, _GET = 1, 2       # <linux/prctl.h>
+_SET, _GET, _NAME = 1, 2, 15        # <linux/prctl.h>
 
 
 def die_with_parent(parent: int) -> None:
@@ -20,6 +20,12 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(_SET, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:      # it ended before we asked
         os._exit(111)
+
+
+def set_name(name: str) -> None:
+    """What ps(1) calls this process: 15 octets. (/proc/self/comm is not ours once root is given up.)"""
+    import ctypes
+    ctypes.CDLL(None).prctl(_NAME, name.encode()[:15], 0, 0, 0)
 
 
 class kept:  # noqa: N801  reads as the statement it is
