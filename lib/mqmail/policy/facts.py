@@ -10,16 +10,22 @@ STAGES = ("connect", "helo", "mail", "rcpt", "header", "body")
 
 
 class Facts:
-    """One session's. Texts are "" while nothing is known. *role*: mx, submission, submissions or lmtp.
-    *listener*: the address it came to. *host*: the client's name, if its address and name confirm each
-    other. *tls*: version; *certificate*: a verified name. *login*: who has authenticated. *relay*: may
-    send anywhere. *sender*, *recipient*: of the transaction and the RCPT at hand; *recipients*: those
-    taken so far. *header*: at its end, without the empty line. *kept*: verdicts against the client that
-    wait for RCPT."""
+    """One session's. Texts are "" while nothing is known.
 
-    __slots__ = ("certificate", "cipher", "header", "helo", "host", "ip", "kept", "listener", "login",
-                 "mechanism", "options", "port", "recipient", "recipients", "relay", "role", "sender",
-                 "session", "size", "tls", "verb")
+    *role*: mx, submission, submissions or lmtp. *listener*: the address it came to, *proxy* that of a
+    proxy it came through. *host*: the client's name, if its address and name confirm each other; *uid*
+    of a local user. *tls*: version; *certificate*: a verified name; *binding*: the certificate's end
+    point (RFC 5929). *login*: who has authenticated, by *mechanism*. *relay*: may send anywhere.
+    *options*: the name of the option set in force. *said*: each stage's verdict, but RCPT's; those
+    against the client wait there for RCPT.
+
+    Of the transaction: *sender*, *size* (declared; -1: not), *recipient* of the RCPT at hand,
+    *recipients* taken so far, *header* at its end, without the empty line.
+    """
+
+    __slots__ = ("binding", "certificate", "cipher", "header", "helo", "host", "ip", "listener", "login",
+                 "mechanism", "options", "port", "proxy", "recipient", "recipients", "relay", "role",
+                 "said", "sender", "session", "size", "tls", "uid", "verb")
 
     def __init__(self, session: str, role: str = "mx", listener: str = "", ip: str = "",
                  port: int = 0) -> None:
@@ -28,19 +34,28 @@ class Facts:
         self.listener = listener
         self.ip = ip
         self.port = port
+        self.proxy = ""
         self.host = ""
+        self.uid = ""
         self.verb = ""              # HELO, EHLO, LHLO
         self.helo = ""
         self.tls = ""
         self.cipher = ""
         self.certificate = ""
+        self.binding = b""
         self.login = ""
         self.mechanism = ""
         self.relay = False
         self.options = ""
+        self.said: dict[str, Verdict] = {}
+        self.forget_message()
+
+    def forget_message(self) -> None:
+        """No transaction is open."""
         self.sender: str | None = None
         self.size = -1
         self.recipient = ""
         self.recipients: list[str] = []
         self.header = b""
-        self.kept: list[Verdict] = []
+        for stage in ("mail", "header", "body"):
+            self.said.pop(stage, None)

@@ -1,0 +1,27 @@
+"""Which checks there are: name -> how one is made."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from mqmail.control.reader import Control
+    from mqmail.policy.stages import Check
+
+    Factory = Callable[[Control, Any], Check | None]
+
+# Control files that the checks read: xmtpd loads them for all its sessions.
+CONTROL: tuple[str, ...] = ()
+
+# In the order in which they are asked unless control/checks says otherwise. A factory gets the control
+# files and the services of the process (prog/xmtpd/services.py), and returns None when there is
+# nothing to check. A name may stand for a check in several stages: one entry each.
+FACTORIES: tuple[tuple[str, Factory], ...] = ()
+
+
+def make_checks(control: Control, services: Any) -> list[Check]:
+    """The checks of one process, in order."""
+    made = [factory(control, services) for _, factory in FACTORIES]
+    return [check for check in made if check is not None]

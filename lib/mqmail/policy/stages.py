@@ -1,0 +1,122 @@
+"""Running the checks of a stage, and what their verdicts mean for a recipient. Pure.
+
+A check looks at the facts of a session and says a Verdict. The checks of a stage are asked in order:
+OK, RELAY, REJECT and DISCARD end the stage; DEFER is remembered, and counts if none behind it says OK
+or RELAY (a trouble of one check must not refuse what another allows).
+
+What connect, helo and mail say against a client is told at RCPT, recipient by recipient: whoever RCPT's
+own checks take (OK, RELAY) gets mail from everybody.
+"""
+
+from __future__ import annotations
+
+from mqmail.policy.verdict import DEFER, DISCARD, NEXT, NO_OPINION, OK, REJECT, RELAY, Verdict
+from mqmail.xmtp.reply import reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Container, Iterable
+
+    from mqmail.policy.facts import Facts
+
+KEPT = ("connect", "helo", "mail")      # stages whose verdicts wait for RCPT
+_FINAL = (OK, RELAY, REJECT, DISCARD)
+_TROUBLE = reply(451, "4.3.0", "internal trouble, try again later")
+
+
+class Check:
+    """One rule. *name* is what control/checks calls it, *stage* one of facts.STAGES."""
+
+    name = ""
+    stage = ""
+
+    def look(self, facts: Facts) -> Verdict | Awaitable[Verdict]:
+        """What it says, at once or awaited; NO_OPINION for most. An exception is a bug: the client is
+        told to come again. Under the blocking shell nothing that is awaited may suspend."""
+        raise NotImplementedError
+
+
+class Stages:
+    """The *checks* there are, in their order. *chosen* gives the names of those that an option set
+    wants, None for all; *failed* is told of a check's exception."""
+
+    def __init__(self, checks: Iterable[Check], chosen: Callable[[str], Container[str] | None],
+                 failed: Callable[[Check, Exception], None]) -> None:
+        self._checks: dict[str, list[Check]] = {}
+        for check in checks:
+            self._checks.setdefault(check.stage, []).append(check)
+        self._chosen = chosen
+        self._failed = failed
+
+    def has(self, stage: str) -> bool:
+        """Whether anything is to be asked."""
+        return stage in self._checks
+
+    async def run(self, stage: str, facts: Facts) -> Verdict:
+        """The verdict of *stage*, noted in ``facts.said`` unless it is RCPT's. An option set is in force
+        (``facts.options``) from the check on that names it; *fields* are those of all checks."""
+        deferred = NO_OPINION
+        fields: tuple[str, ...] = ()
+        wanted = self._chosen(facts.options)
+        for check in self._checks.get(stage, ()):
+            if wanted is not None and check.name not in wanted:
+                continue
+            said = await self._ask(check, facts)
+            fields += said.fields
+            if said.options:
+                facts.options = said.options
+                wanted = self._chosen(said.options)
+            if said.action in _FINAL:
+                return _note(stage, facts, said, fields)
+            if said.action == DEFER and deferred is NO_OPINION:
+                deferred = said
+        return _note(stage, facts, deferred, fields)
+
+    async def _ask(self, check: Check, facts: Facts) -> Verdict:
+        """Its verdict, with its name."""
+        try:
+            said = check.look(facts)
+            if not isinstance(said, Verdict):
+                said = await said
+        except Exception as error:  # noqa: BLE001  one check's bug is temporary, and not the session's end
+            self._failed(check, error)
+            return Verdict(DEFER, _TROUBLE, check.name, "bug")
+        if said.action == NEXT or said.check:
+            return said
+        return Verdict(said.action, said.reply, check.name, said.why, said.options, said.fields)
+
+
+def _note(stage: str, facts: Facts, said: Verdict, fields: tuple[str, ...]) -> Verdict:
+    """*said* with all *fields*; kept if it is one that is looked at again."""
+    found = Verdict(said.action, said.reply, said.check, said.why, facts.options, fields)
+    if stage != "rcpt":
+        facts.said[stage] = found
+    return found
+
+
+def for_recipient(facts: Facts, said: Verdict) -> Verdict:
+    """What holds for a recipient of whom RCPT's checks say *said*: theirs, if it is final; else what was
+    kept against the client: the first REJECT, else DISCARD, else DEFER."""
+    if said.action in _FINAL:
+        return said
+    kept = [facts.said[stage] for stage in KEPT if stage in facts.said]
+    for action in (REJECT, DISCARD, DEFER):
+        for one in (*kept, said):
+            if one.action == action:
+                return one
+    return said
+
+
+def may_relay(facts: Facts, said: Verdict) -> bool:
+    """Whether the recipient of whom RCPT's checks say *said* may be anywhere."""
+    return facts.relay or said.action == RELAY or any(
+        [facts.said[stage].action == RELAY for stage in KEPT if stage in facts.said])
+
+
+def fields_of(facts: Facts) -> tuple[str, ...]:
+    """The header fields that the stages so far want added: those of the last stage first."""
+    found: tuple[str, ...] = ()
+    for stage in (*KEPT, "header", "body"):
+        if stage in facts.said:
+            found = facts.said[stage].fields + found
+    return found

@@ -1,0 +1,137 @@
+"""The checks of a stage: who is asked, who is believed, and what a recipient gets of it."""
+
+import pytest
+
+from mqmail.base.waiter import Waiter, run
+from mqmail.policy import known
+from mqmail.policy.facts import Facts
+from mqmail.policy.stages import Check, Stages, fields_of, for_recipient, may_relay
+from mqmail.policy.verdict import DEFER, DISCARD, NEXT, NO_OPINION, OK, REJECT, RELAY, Verdict
+from mqmail.xmtp.reply import reply
+
+LATER = reply(451, "4.7.1", "later")
+NEVER = reply(550, "5.7.1", "never")
+
+
+class Says(Check):
+    def __init__(self, said, name="it", stage="mail", waits=False):
+        self.name, self.stage, self._said, self._waits = name, stage, said, waits
+        self.asked = 0
+
+    def look(self, facts):
+        self.asked += 1
+        return self._later() if self._waits else self._said
+
+    async def _later(self):
+        waiter = Waiter()
+        waiter.set(self._said)
+        return await waiter
+
+
+class Breaks(Check):
+    name, stage = "broken", "mail"
+
+    def look(self, facts):
+        raise KeyError("x")
+
+
+def stages(*checks, chosen=lambda _name: None, failed=lambda _check, _error: None):
+    return Stages(checks, chosen, failed)
+
+
+def ask(checks, stage="mail", facts=None, **more):
+    return run(stages(*checks, **more).run(stage, facts or Facts("s")))
+
+
+@pytest.mark.parametrize("action", [OK, RELAY, REJECT, DISCARD])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_final_verdict_ends_the_stage(action, waits):
+    behind = Says(Verdict(OK))
+    said = ask([Says(NO_OPINION), Says(Verdict(action, NEVER), "b", waits=waits), behind])
+    assert (said.action, said.check, said.reply, behind.asked) == (action, "b", NEVER, 0)
+
+
+@pytest.mark.parametrize(("behind", "wins"), [
+    (OK, OK), (RELAY, RELAY), (REJECT, REJECT), (NEXT, DEFER), (DEFER, DEFER)])
+def test_a_deferral_counts_if_nobody_decides(behind, wins):
+    said = ask([Says(Verdict(DEFER, LATER), "a"), Says(Verdict(behind, NEVER), "b")])
+    assert said.action == wins
+    assert said.check == ("a" if wins == DEFER else "b")
+
+
+def test_only_the_checks_of_the_stage_are_asked():
+    other = Says(Verdict(REJECT, NEVER), stage="rcpt")
+    assert ask([other]).action == NEXT
+    assert not other.asked
+    assert stages(other).has("rcpt")
+    assert not stages(other).has("mail")
+
+
+def test_a_bug_is_temporary_and_the_next_is_asked():
+    failed = []
+    said = ask([Breaks(), Says(NO_OPINION)], failed=lambda *what: failed.append(what))
+    assert (said.action, said.reply.code, said.check) == (DEFER, 451, "broken")
+    assert failed[0][0].name == "broken"
+    assert isinstance(failed[0][1], KeyError)
+    assert ask([Breaks(), Says(Verdict(OK))]).action == OK
+
+
+def test_an_option_set_is_in_force_for_the_checks_behind():
+    facts = Facts("s")
+    off, on = Says(Verdict(REJECT, NEVER), "dnsbl"), Says(Verdict(DEFER, LATER), "spf")
+    chosen = {"": None, "friends": {"spf"}}.get
+    said = ask([Says(Verdict(options="friends")), off, on], facts=facts, chosen=chosen)
+    assert (said.action, said.check, off.asked) == (DEFER, "spf", 0)
+    assert facts.options == said.options == "friends"
+
+
+def test_fields_of_all_checks_are_kept_last_stage_first():
+    facts = Facts("s")
+    one, two = Says(Verdict(fields=("A: 1", "B: 2"))), Says(Verdict(OK, fields=("C: 3",)))
+    ask([one, two], facts=facts)
+    ask([Says(Verdict(fields=("D: 4",)), stage="connect")], "connect", facts)
+    assert fields_of(facts) == ("A: 1", "B: 2", "C: 3", "D: 4")
+
+
+def with_kept(**said):
+    facts = Facts("s")
+    facts.said.update({stage: Verdict(action, NEVER, stage) for stage, action in said.items()})
+    return facts
+
+
+@pytest.mark.parametrize(("kept", "own", "holds", "of"), [
+    ({}, NEXT, NEXT, ""),
+    ({"connect": REJECT}, NEXT, REJECT, "connect"),
+    ({"connect": REJECT}, OK, OK, ""),
+    ({"connect": REJECT, "mail": DEFER}, RELAY, RELAY, ""),
+    ({"connect": DEFER, "mail": REJECT}, NEXT, REJECT, "mail"),
+    ({"connect": DEFER, "helo": DISCARD}, NEXT, DISCARD, "helo"),
+    ({"mail": DEFER}, NEXT, DEFER, "mail"),
+    ({"mail": DEFER}, REJECT, REJECT, ""),
+    ({"connect": OK}, DEFER, DEFER, ""),
+    ({"mail": REJECT}, DEFER, REJECT, "mail"),
+])
+def test_what_holds_for_a_recipient(kept, own, holds, of):
+    said = for_recipient(with_kept(**kept), Verdict(own))
+    assert (said.action, said.check) == (holds, of)
+
+
+def test_who_may_relay():
+    facts = Facts("s")
+    assert not may_relay(facts, NO_OPINION)
+    assert may_relay(facts, Verdict(RELAY))
+    assert may_relay(with_kept(connect=RELAY), NO_OPINION)
+    facts.relay = True
+    assert may_relay(facts, NO_OPINION)
+
+
+def test_a_new_message_forgets_the_old_ones_verdicts():
+    facts = with_kept(connect=DEFER, mail=REJECT, header=OK)
+    facts.recipients.append("a@b")
+    facts.forget_message()
+    assert list(facts.said) == ["connect"]
+    assert facts.recipients == []
+
+
+def test_the_known_checks_have_names_once_a_stage():
+    assert all(name and callable(factory) for name, factory in known.FACTORIES)
