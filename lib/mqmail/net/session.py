@@ -18,11 +18,13 @@ from mqmail.xmtp.client import (
     Alive,
     AuthDone,
     AuthFailed,
+    AuthSaid,
     Broken,
     Client,
     End,
     Go,
     Hop,
+    SessionKnown,
     TlsGo,
     TlsRefused,
     Verdict,
@@ -164,6 +166,24 @@ class Session:
         self.client.hop(facts)
         event = await self._outcome(Hop)
         return event.reply if type(event) is Hop else None
+
+    async def tell(self, facts: str) -> Reply | None:
+        """XSESSION, to a service that has XMQ: whom we ask for; None when the session broke. ValueError:
+        *facts* do not fit into a command."""
+        if self.broken:
+            return None
+        self.client.session(facts)
+        event = await self._outcome(SessionKnown)
+        return event.reply if type(event) is SessionKnown else None
+
+    async def pass_on(self, line: str) -> Reply | None:
+        """A line of somebody else's AUTH, and what the server says to it; None when the session broke
+        (``refusal`` may say how). ValueError: *line* is none."""
+        if self.broken:
+            return None
+        self.client.pass_on(line)
+        event = await self._outcome(AuthSaid)
+        return event.reply if type(event) is AuthSaid else None
 
     async def _outcome(self, *kinds: type) -> object | None:
         """Talk until an event of one of *kinds* comes; None: the session broke before."""

@@ -8,7 +8,8 @@ Events: ``Ready`` (greeted and EHLOed), ``Go(transaction)`` (hand the body over 
 (all are), ``Broken(why, reply)`` (the session is of no more use; recipients without a verdict have
 none). A verdict is the server's Reply, be it to MAIL, RCPT or after the body. Before and between
 transactions: ``TlsGo`` or ``TlsRefused(reply)`` after start_tls(), ``AuthDone`` or ``AuthFailed(reply,
-why)`` after authenticate(), ``Alive`` after probe(), ``Hop(reply)`` after hop().
+why)`` after authenticate(), ``AuthSaid(reply)`` after pass_on(), ``Alive`` after probe(), ``Hop(reply)``
+after hop(), ``SessionKnown(reply)`` after session().
 
 Three ways to carry out a transaction:
 
@@ -33,11 +34,13 @@ from mqmail.xmtp.transaction import (
     Alive,
     AuthDone,
     AuthFailed,
+    AuthSaid,
     Broken,
     End,
     Go,
     Hop,
     Ready,
+    SessionKnown,
     TlsGo,
     TlsRefused,
     Transaction,
@@ -50,8 +53,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["ASK", "BODY", "EAGER", "FILE", "Alive", "AuthDone", "AuthFailed", "Broken", "Client", "End",
-           "Go", "Hop", "Ready", "TlsGo", "TlsRefused", "Transaction", "Verdict"]
+__all__ = ["ASK", "BODY", "EAGER", "FILE", "Alive", "AuthDone", "AuthFailed", "AuthSaid", "Broken",
+           "Client", "End", "Go", "Hop", "Ready", "SessionKnown", "TlsGo", "TlsRefused", "Transaction",
+           "Verdict"]
 
 
 class Client(Conversation):

@@ -1,6 +1,6 @@
 """What every client's session is made of, without transactions: commands out, replies in, in order.
 
-Greeting, EHLO (with HELO to fall back on), STARTTLS, AUTH, probing, XHOP and QUIT. No I/O, no clock.
+Greeting, EHLO (with HELO to fall back on), STARTTLS, AUTH, probing, XHOP, XSESSION and QUIT. No I/O, no clock.
 xmtp/client.py adds the transactions, and says how both are used.
 """
 
@@ -12,9 +12,11 @@ from mqmail.xmtp.transaction import (
     Alive,
     AuthDone,
     AuthFailed,
+    AuthSaid,
     Broken,
     Hop,
     Ready,
+    SessionKnown,
     TlsGo,
     TlsRefused,
     check_command,
@@ -122,6 +124,12 @@ class Conversation:
         talk = AuthTalk(exchange)
         self._say_alone(talk.command(), "AUTH", talk)
 
+    def pass_on(self, line: str) -> None:
+        """A line of somebody else's AUTH (RFC 4954 section 4): the command, or what follows a 334.
+        ``AuthSaid`` follows. Raises ValueError when the session is not idle or *line* is none."""
+        check_command(line)
+        self._say_alone(line, "AUTH")
+
     def probe(self) -> None:
         """RSET between transactions: does the server still answer?"""
         self._say("RSET", "RSET")
@@ -132,6 +140,13 @@ class Conversation:
         line = f"XHOP {facts}"
         check_command(line)
         self._say(line, "XHOP")
+        self._pump()
+
+    def session(self, facts: str) -> None:
+        """XSESSION: whom we ask for. Raises ValueError when it is no command."""
+        line = f"XSESSION {facts}"
+        check_command(line)
+        self._say(line, "XSESSION")
         self._pump()
 
     def quit(self) -> None:
@@ -225,8 +240,11 @@ class Conversation:
         else:
             self._events.append(TlsGo())
 
-    def _on_auth(self, answer: Reply, talk: AuthTalk, _n: Any) -> None:
-        if answer.code == 334 and not talk.given_up:
+    def _on_auth(self, answer: Reply, talk: AuthTalk | None, _n: Any) -> None:
+        if talk is None:
+            self.ready = True
+            self._events.append(AuthSaid(answer))
+        elif answer.code == 334 and not talk.given_up:
             self._out.append(talk.step(answer).encode("ascii") + b"\r\n")
             self._expected.append(("AUTH", talk, None))
         elif 300 <= answer.code < 400:
@@ -251,6 +269,9 @@ class Conversation:
     def _on_xhop(self, answer: Reply, _t: Any, _n: Any) -> None:
         self._events.append(Hop(answer))
 
+    def _on_xsession(self, answer: Reply, _t: Any, _n: Any) -> None:
+        self._events.append(SessionKnown(answer))
+
     def _on_quit(self, _answer: Reply, _t: Any, _n: Any) -> None:
         self._break("bye")
 
@@ -261,7 +282,7 @@ class Conversation:
 
     _on: dict[str, Callable[..., None]] = {
         "greeting": _on_greeting, "hello": _on_hello, "STARTTLS": _on_starttls, "AUTH": _on_auth,
-        "XHOP": _on_xhop, "RSET": _on_rset, "QUIT": _on_quit,
+        "XHOP": _on_xhop, "XSESSION": _on_xsession, "RSET": _on_rset, "QUIT": _on_quit,
     }
 
 

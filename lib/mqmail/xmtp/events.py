@@ -57,6 +57,14 @@ class Hop:
 
 
 @value
+class Session:
+    """XSESSION: what the caller knows of the client that it asks for. Wants a reply (None: 502, not
+    here)."""
+
+    facts: str
+
+
+@value
 class Data:
     """The body is about to come, by DATA or by a first BDAT. Wants a reply (None: go on)."""
 

@@ -43,6 +43,7 @@ _SENDER_OK = reply(250, "2.1.0", "sender ok")
 _RECIPIENT_OK = reply(250, "2.1.5", "recipient ok")
 _AUTH_TOO_LONG = reply(500, "5.5.6", "authentication line too long")
 _NO_HOP = reply(502, "5.5.1", "XHOP is not offered")
+_NO_SESSION = reply(502, "5.5.1", "XSESSION is not offered")
 _MECHANISM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
@@ -224,6 +225,11 @@ class Server(Transfer):
             return self._say(_NO_HOP)
         return self._owe(events.Hop(argument))
 
+    def _session(self, argument: str) -> Any:
+        if not self.xmq:
+            return self._say(_NO_SESSION)
+        return self._owe(events.Session(argument))
+
     def _starttls(self, argument: str) -> Any:
         if "STARTTLS" not in self.words:
             return self._say(reply(502, "5.5.1", "STARTTLS is not offered"))
@@ -266,7 +272,7 @@ class Server(Transfer):
         "MAIL": _mail, "RCPT": _rcpt, "DATA": Transfer._data, "BDAT": Transfer._bdat,
         "XFD": Transfer._xfd, "RSET": _rset, "HELP": _help, "VRFY": _vrfy, "QUIT": _quit,
         "NOOP": lambda self, _argument: self._say(reply(250, "2.0.0", "ok")),
-        "XHOP": _hop, "STARTTLS": _starttls, "AUTH": _auth,
+        "XHOP": _hop, "XSESSION": _session, "STARTTLS": _starttls, "AUTH": _auth,
     }
 
     # --- what an answer does; it returns what is said to the client ---
@@ -327,6 +333,9 @@ class Server(Transfer):
     def _after_hop(self, _event: Any, answer: Reply | None) -> Reply:
         return answer or _NO_HOP
 
+    def _after_session(self, _event: Any, answer: Reply | None) -> Reply:
+        return answer or _NO_SESSION
+
     def _after_tls(self, _event: Any, answer: Reply | None) -> Reply:
         answer = answer or reply(220, "2.0.0", "go ahead")
         if answer.code == 220:
@@ -344,8 +353,8 @@ class Server(Transfer):
         return answer
 
     _after: dict[type, Callable[..., Reply | None]] = {
-        events.Hello: _after_hello, events.Hop: _after_hop, events.Mail: _after_mail,
-        events.Rcpt: _after_rcpt,
+        events.Hello: _after_hello, events.Hop: _after_hop, events.Session: _after_session,
+        events.Mail: _after_mail, events.Rcpt: _after_rcpt,
         events.Data: Transfer._after_data, events.BodyEnd: Transfer._after_body,
         events.BodyFile: Transfer._after_body, events.Verify: _after_verify,
         events.StartTls: _after_tls, events.Auth: _after_auth,

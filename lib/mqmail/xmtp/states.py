@@ -24,7 +24,8 @@ ALLOWED = {
     "BDAT": TRANSACTION,
     "XFD": frozenset((MAIL, RCPT)),
     "RSET": _ALWAYS, "NOOP": _ALWAYS, "HELP": _ALWAYS, "VRFY": _ALWAYS,
-    "XHOP": frozenset((READY,)), "STARTTLS": frozenset((READY,)), "AUTH": frozenset((READY,)),
+    "XHOP": frozenset((READY,)), "XSESSION": frozenset((READY,)),
+    "STARTTLS": frozenset((READY,)), "AUTH": frozenset((READY,)),
     "QUIT": _ALWAYS | {REFUSED},
 }
 
@@ -32,4 +33,5 @@ ALLOWED = {
 IDLE = frozenset(("NOOP", "HELP", "VRFY", "RSET", "HELO", "EHLO", "LHLO", "MAIL", "AUTH", "STARTTLS"))
 
 # What an extension brings; without it the verb is not offered.
-NEEDS = {"BDAT": "CHUNKING", "XFD": "XMQ", "XHOP": "XMQ", "STARTTLS": "STARTTLS", "AUTH": "AUTH"}
+NEEDS = {"BDAT": "CHUNKING", "XFD": "XMQ", "XHOP": "XMQ", "XSESSION": "XMQ", "STARTTLS": "STARTTLS",
+         "AUTH": "AUTH"}

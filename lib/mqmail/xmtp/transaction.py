@@ -46,6 +46,13 @@ class AuthFailed:
 
 
 @value
+class AuthSaid:
+    """What the server says to a line of somebody else's AUTH, whatever its code."""
+
+    reply: Reply
+
+
+@value
 class Alive:
     """A probe was answered."""
 
@@ -53,6 +60,13 @@ class Alive:
 @value
 class Hop:
     """The answer to XHOP, whatever its code."""
+
+    reply: Reply
+
+
+@value
+class SessionKnown:
+    """The answer to XSESSION, whatever its code."""
 
     reply: Reply
 
