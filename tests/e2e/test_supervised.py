@@ -1,4 +1,4 @@
-"""A home under s6 and under daemontools."""
+"""A home under s6, daemontools and runit, by the service directories that mq-services writes."""
 
 import os
 import re
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from support.home import ME, wait_until
-from support.supervision import DAEMONS, S6, Daemontools, Flow
+from support.supervision import DAEMONS, S6, Daemontools, Flow, Runit
 
 pytestmark = pytest.mark.e2e
 SAYS = {"mq-queue": "event=queued", "mq-send": "event=delivered", "xmtpd": "event=accepted"}
 
 
-@pytest.fixture(params=[S6, Daemontools])
+@pytest.fixture(params=[S6, Daemontools, Runit])
 def supervised(request, new_home, launch):
     """Everything runs, each daemon under a supervisor of its own."""
     services = request.param(new_home("alice", "bob"), launch)
@@ -45,6 +45,37 @@ def test_mail_flows_while_each_daemon_is_restarted(supervised):
     bugs = [line for name in DAEMONS for line in supervised.log(name).splitlines()
             if "event=bug" in line]
     assert bugs == []
+
+
+def test_mail_flows_after_each_daemon_is_killed(supervised):
+    home = supervised.home
+    with Flow(home, "alice") as flow:
+        for name in DAEMONS:
+            flow.wait_for_more()
+            supervised.kill(name)
+        flow.wait_for_more()
+    home.run("sendmail", "-q")
+    home.wait_until_empty()
+    found = arrived(home)
+    assert [name for name in flow.accepted if name not in found] == []
+
+
+@pytest.mark.parametrize("order", [DAEMONS, DAEMONS[::-1]], ids=["forwards", "backwards"])
+def test_the_order_of_starting_does_not_matter(order, new_home, launch):
+    services = S6(new_home("alice"), launch, order)
+    services.home.deliver(f"alice@{ME}")
+    services.home.wait_for("alice")
+    services.stop()
+
+
+def test_logs_have_times(supervised):
+    """As the logger of each kind writes them."""
+    supervised.home.deliver(f"alice@{ME}")
+    wait_until(lambda: "event=accepted" in supervised.log("xmtpd"), "a log")
+    stamp = {"s6": r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+  ", "daemontools": "@[0-9a-f]{24} ",
+             "runit": r"\d{4}-\d\d-\d\d_\d\d:\d\d:\d\d\.\d+ "}[supervised.name]
+    lines = supervised.log("xmtpd").splitlines()
+    assert [line for line in lines if not re.match(stamp + "event=", line)] == []
 
 
 def test_a_failure_is_reported(supervised):

@@ -1,5 +1,6 @@
-"""A home under the supervision of s6 or daemontools: a service directory for each daemon."""
+"""A home under s6, daemontools or runit, by the service directories of mq-services."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -7,8 +8,8 @@ import threading
 from pathlib import Path
 
 from support.daemons import Client
-from support.home import ME, ROOT, SECONDS, wait_until
-from support.programs import answers, need, run_as_owner
+from support.home import ME, SECONDS, wait_until
+from support.programs import answers, need
 
 SOCKETS = {"mq-queue": "queue.sock", "mq-resolve": "resolve.sock", "mq-lspawn": "mailbox.sock",
            "mq-rspawn": "remote.sock", "mq-bounce": "bounce.sock", "mq-send": "trigger"}
@@ -16,52 +17,68 @@ DAEMONS = (*SOCKETS, "xmtpd")
 
 
 class _Supervision:
-    """*launch* starts the scanner. ``log`` gives what the daemons have said."""
+    """*launch* starts the scanner. With *order* the services are started one by one, each when the one
+    before it is up."""
 
-    changer = ""        # the program that runs another as an account; without it daemons start as root
+    name = ""           # as mq-services knows it
 
-    def __init__(self, home, launch):
+    def __init__(self, home, launch, order=()):
         self.home = home
         self.services = Path(home.top, "services")
         self.services.mkdir()
-        self._owner = run_as_owner(home, self.changer) if self.changer else []
-        for name in DAEMONS:
-            self._define(name)
+        home.run("mq-services", self.name, self.services)
+        for name in DAEMONS if order else ():
+            (self.services / name / "down").touch()
         self._program = launch(*self._command())
+        for name in order:
+            self._start(name)
         for name in DAEMONS:
             self.wait_for(name)
 
-    def _run(self, name, *words):
-        """The service directory of a daemon, with its run script; *words* go behind its options."""
-        directory = self.services / name
-        directory.mkdir()
-        change = [] if name == "mq-lspawn" else self._owner
-        listen = ["--listen"] if name == "xmtpd" else []
-        command = [*change, ROOT / "bin" / name, "--home", self.home.path, *listen, *words]
-        self._script(directory / "run", "exec 2>&1", f"exec {' '.join(map(str, command))}")
-        return directory
-
-    @staticmethod
-    def _script(path, *lines):
-        path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
-        path.chmod(0o755)
-
     @staticmethod
     def _say(*command):
-        subprocess.run([str(word) for word in command], check=True, timeout=SECONDS)
+        subprocess.run([str(word) for word in command], check=True, timeout=SECONDS,
+                       stdout=subprocess.DEVNULL)
+
+    def wait_for(self, name):
+        """Until it serves: somebody answers at its socket."""
+        wait_until(lambda: self._answers(name), f"{name} answers")
+
+    def _answers(self, name):
+        if name == "xmtpd":
+            return answers(self.home.port)
+        kind = socket.SOCK_DGRAM if name == "mq-send" else socket.SOCK_STREAM
+        with socket.socket(socket.AF_UNIX, kind) as sock:
+            return sock.connect_ex(str(self.home.path / "run" / SOCKETS[name])) == 0
+
+    def wait_for_another(self, name, before):
+        """Until another process than *before* is the daemon, and serves."""
+        wait_until(lambda: self.pid(name) not in (0, before), f"a new {name}")
+        self.wait_for(name)
+
+    def kill(self, name):
+        """KILL, and wait until its successor serves."""
+        before = self.pid(name)
+        os.kill(before, signal.SIGKILL)
+        self.wait_for_another(name, before)
+
+    def log(self, name):
+        """Its lines, as its logger keeps them."""
+        path = self.services / name / "log/main/current"
+        return path.read_text("utf-8", "surrogateescape") if path.exists() else ""
 
 
 class S6(_Supervision):
-    """Readiness by notification; all logs in the scanner's. Root starts daemons as the home's owner."""
+    """Readiness by notification."""
 
-    changer = "s6-setuidgid"
-
-    def _define(self, name):
-        directory = self._run(name, "--ready-fd", 3)
-        (directory / "notification-fd").write_text("3\n")
+    name = "s6"
 
     def _command(self):
         return need("s6-svscan"), self.services
+
+    def _start(self, name):
+        wait_until((self.services / name / "supervise/control").exists, f"supervision of {name}")
+        self._say(need("s6-svc"), "-wU", "-T", SECONDS * 1000, "-u", self.services / name)
 
     def wait_for(self, name):
         """Until it says that it is ready."""
@@ -69,8 +86,9 @@ class S6(_Supervision):
         self._say(need("s6-svwait"), "-U", "-t", SECONDS * 1000, self.services / name)
 
     def pid(self, name):
-        """Of the daemon that runs now."""
-        return int(subprocess.check_output([need("s6-svstat"), "-o", "pid", self.services / name]))
+        """Of the daemon that runs now; 0 without one."""
+        told = int(subprocess.check_output([need("s6-svstat"), "-o", "pid", self.services / name]))
+        return max(told, 0)
 
     def restart(self, name):
         """TERM, and wait until its successor is ready."""
@@ -81,32 +99,14 @@ class S6(_Supervision):
         self._program.stop(lambda: self._say(need("s6-svscanctl"), "-t", self.services))
         assert self._program.process.returncode == 0
 
-    def log(self, _name):
-        """Its lines, among others'."""
-        return self._program.log()
-
 
 class Daemontools(_Supervision):
-    """Readiness by asking; logs by multilog. Root's daemons give up root by themselves."""
+    """Readiness by asking."""
 
-    def _define(self, name):
-        directory = self._run(name)
-        (directory / "log").mkdir()
-        self._script(directory / "log/run", f"exec {need('multilog')} t ./main")
+    name = "daemontools"
 
     def _command(self):
         return need("svscan"), self.services
-
-    def wait_for(self, name):
-        """Until somebody answers at its socket."""
-        wait_until(lambda: self._answers(name), f"{name} answers")
-
-    def _answers(self, name):
-        if name == "xmtpd":
-            return answers(self.home.port)
-        kind = socket.SOCK_DGRAM if name == "mq-send" else socket.SOCK_STREAM
-        with socket.socket(socket.AF_UNIX, kind) as sock:
-            return sock.connect_ex(str(self.home.path / "run" / SOCKETS[name])) == 0
 
     def pid(self, name):
         """Of the daemon that runs now; 0 without one."""
@@ -117,8 +117,7 @@ class Daemontools(_Supervision):
         """TERM, and wait until its successor answers."""
         before = self.pid(name)
         self._say(need("svc"), "-t", self.services / name)
-        wait_until(lambda: self.pid(name) not in (0, before), f"a new {name}")
-        self.wait_for(name)
+        self.wait_for_another(name, before)
 
     def stop(self):
         """Stop the scanner and all services; all ends as it should."""
@@ -131,9 +130,29 @@ class Daemontools(_Supervision):
         self._say(need("svc"), "-dx", *services)
         self._say(need("svc"), "-dx", *[path / "log" for path in services])
 
-    def log(self, name):
-        """Its lines."""
-        return (self.services / name / "log/main/current").read_text("utf-8", "surrogateescape")
+
+class Runit(_Supervision):
+    """Readiness by asking."""
+
+    name = "runit"
+
+    def _command(self):
+        return need("runsvdir"), self.services
+
+    def pid(self, name):
+        """Of the daemon that runs now; 0 without one."""
+        return int((self.services / name / "supervise/pid").read_text() or 0)
+
+    def restart(self, name):
+        """TERM, and wait until its successor answers."""
+        before = self.pid(name)
+        self._say(need("sv"), "-w", SECONDS, "restart", self.services / name)
+        self.wait_for_another(name, before)
+
+    def stop(self):
+        """Stop the scanner, which stops all services; all ends as it should."""
+        self._program.stop(lambda: self._program.process.send_signal(signal.SIGHUP))
+        assert self._program.process.returncode == 111
 
 
 class Flow(threading.Thread):

@@ -33,7 +33,7 @@ from mqmail.mail.address import local_of
 from mqmail.net import daemon
 from mqmail.net.blocking import over_socket
 from mqmail.net.converse import converse
-from mqmail.net.owner import Owner, as_owner, become_owner, owner_of
+from mqmail.net.owner import Owner, as_owner, become_owner, import_late, owner_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def main(argv: list[str]) -> int:
     home, ready_fd, _ = daemon.arguments(__doc__, argv)
     daemon.enter(home)
     daemon.become("mq-lspawn")
+    import_late()           # whom the workers become may be unable to read it
     owner = owner_of(".")
     with as_owner(owner):
         held = lock.hold("run/mq-lspawn.lock", "mq-lspawn")

@@ -1,0 +1,110 @@
+"""systemd's units: its own opinion of them, and each daemon confined as its unit says."""
+
+import os
+import resource
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.accounts import Accounts
+from support.home import ME, SECONDS
+from support.programs import Program, need
+
+pytestmark = pytest.mark.e2e
+# From mq-services' units to a shell that makes everything but the named directories unwritable.
+CONFINE = """mount --make-rprivate /
+for path in $WRITABLE; do mount --rbind "$path" "$path"; done
+mount -o remount,bind,ro /
+exec "$@"
+"""
+
+
+@pytest.fixture
+def units(new_home, tmp_path):
+    """(home, {daemon: its unit as {name: value}})."""
+    home = new_home("alice")
+    home.run("mq-services", "systemd", tmp_path)
+    found = {}
+    for path in tmp_path.glob("*.service"):
+        lines = [line for line in path.read_text().splitlines() if "=" in line]
+        found[path.stem] = dict([line.split("=", 1) for line in lines])
+    return home, found
+
+
+def test_systemd_has_nothing_to_say(new_home, tmp_path):
+    new_home("alice").run("mq-services", "systemd", tmp_path)
+    done = subprocess.run([need("systemd-analyze"), "verify", *tmp_path.iterdir()], capture_output=True,
+                          text=True, check=False, env={**os.environ, "SYSTEMD_COLORS": "0"})
+    # it looks for the manuals, which need not be installed
+    assert [line for line in done.stderr.splitlines() if ": Command 'man " not in line] == []
+
+
+class Confined:
+    """A daemon with what a unit gives it, as far as it can be had without systemd: capabilities, limits,
+    directories that it can write, and where it says that it is ready."""
+
+    def __init__(self, unit, home, log, seconds=SECONDS):
+        path = f"{home.top}/{log.name}.notify"      # the home's owner gets there
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(path)
+            os.chmod(path, 0o777)
+            notify.settimeout(seconds)
+            self.program = Program(*self._command(unit), log=log, preexec_fn=lambda: self._limit(unit),
+                                   env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": path,
+                                        "WRITABLE": unit["ReadWritePaths"]})
+            try:
+                self.said = notify.recv(4096)
+            except TimeoutError:
+                self.program.stop()
+                raise
+
+    @staticmethod
+    def _command(unit):
+        names = [name.removeprefix("CAP_").lower() for name in unit["CapabilityBoundingSet"].split()]
+        confine = ["unshare", "--mount", "sh", "-c", CONFINE, "sh"]
+        if unit["ProtectSystem"] != "strict":
+            confine = []
+        privileges = ["--no-new-privs"] if unit.get("NoNewPrivileges") == "yes" else []
+        return [*confine, need("setpriv"), *privileges, f"--bounding-set=-all,+{',+'.join(names)}",
+                *unit["ExecStart"].split()]
+
+    @staticmethod
+    def _limit(unit):
+        for name in ("DATA", "NOFILE"):
+            most = int(unit[f"Limit{name}"])
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for root")
+def test_confined_daemons_do_their_work(units, tmp_path, request):
+    home, found = units
+    home.control(localusers="passwd\n")
+    assert len(found) == 7
+    with Accounts(2) as (account, other):
+        other.write(".qmail", "|exit 100\n")
+        account.write(".qmail", "|cat >got; touch /tmp/mqmail-$USER\n")
+        for name, unit in found.items():
+            daemon = Confined(unit, home, tmp_path / f"{name}.log")
+            request.addfinalizer(daemon.program.stop)
+            assert daemon.said == b"READY=1"
+        home.deliver(*[f"{name}@{ME}" for name in ("alice", account.name, other.name)],
+                     sender=f"alice@{ME}")
+        assert b"\nFinal-Recipient: " in b"".join(home.wait_for("alice", 2))
+        home.wait_until_empty()
+        assert "Subject: hello" in (account.home / "got").read_text()
+        Path(f"/tmp/mqmail-{account.name}").unlink()
+    logs = "".join([path.read_text() for path in tmp_path.glob("*.log")])
+    assert "event=bug" not in logs
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for root")
+def test_confinement_confines(units, tmp_path):
+    """So that the test above means something: a daemon does not run when what it needs is missing."""
+    home, found = units
+    unit = found["mq-queue"]
+    unit["ReadWritePaths"] = unit["ReadWritePaths"].replace("/run", "/mail")
+    with pytest.raises(TimeoutError):
+        Confined(unit, home, tmp_path / "log", 2)
+    assert "Read-only file system" in (tmp_path / "log").read_text()
