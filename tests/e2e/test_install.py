@@ -143,13 +143,14 @@ def test_uninstall_leaves_nothing_and_nobody_elses_files(tmp_path):
 
 
 def test_destdir_is_where_files_go_and_in_none_of_them(tmp_path):
-    install("/opt/mqmail", f"DESTDIR={tmp_path}")
-    assert [path.name for path in tmp_path.iterdir()] == ["opt"]
-    for path in tmp_path.rglob("*"):
+    top = tmp_path / "package"
+    install("/opt/mqmail", f"DESTDIR={top}")
+    assert [path.name for path in top.iterdir()] == ["opt"]
+    for path in top.rglob("*"):
         assert path.is_dir() or os.fsencode(tmp_path) not in path.read_bytes(), path
-    assert "sys.path[:0] = ['/opt/mqmail/lib/mqmail']" in (tmp_path / "opt/mqmail/bin/xmtpd").read_text()
-    make("uninstall", "PREFIX=/opt/mqmail", f"DESTDIR={tmp_path}")
-    assert everything(tmp_path) == []
+    assert "sys.path[:0] = ['/opt/mqmail/lib/mqmail']" in (top / "opt/mqmail/bin/xmtpd").read_text()
+    make("uninstall", "PREFIX=/opt/mqmail", f"DESTDIR={top}")
+    assert everything(top) == []
 
 
 def test_an_upgrade_removes_what_is_no_longer_ours(tmp_path):

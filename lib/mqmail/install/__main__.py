@@ -38,6 +38,7 @@ def _install(manifest: Manifest, prefix: str, destdir: str, packages: str) -> in
     """Everything is made ready first; then an old version goes, file by file."""
     interpreter = os.path.realpath(sys.executable)
     is_upgrade = manifest.read()
+    os.makedirs(destdir or "/", exist_ok=True)
     try:
         manifest.make_directory(prefix)
         with tempfile.TemporaryDirectory(prefix=".mqmail-", dir=destdir + prefix) as top:

@@ -39,7 +39,7 @@ class Staging:
         self._source = source
         self._prefix = prefix
         self._interpreter = interpreter
-        self._paths = [f"{prefix}/lib/mqmail"]
+        self._elsewhere: list[str] = []         # where the packages are, if not in our library
         self._library = top / "lib/mqmail"
         if len((prefix + interpreter).split()) != 1 or len(interpreter) > LONGEST_INTERPRETER:
             raise Permanent(f"a script cannot name {interpreter} or {prefix}: no spaces, please, and at"
@@ -53,7 +53,7 @@ class Staging:
 
     def _packages(self, packages: str) -> None:
         if packages == SYSTEM:
-            self._paths += self._system_paths()
+            self._elsewhere = self._system_paths()
             return
         for name in DISTRIBUTIONS:
             found = sorted(Path(packages).glob(f"{name}-*.dist-info/RECORD"))
@@ -95,7 +95,9 @@ class Staging:
             last = text.splitlines()[-1]
             return "#!/bin/sh\n" + last.replace('"${self%/*}/sendmail"',
                                                 shlex.quote(f"{self._prefix}/bin/sendmail")) + "\n"
-        return f"#!{self._interpreter} -IS\nimport sys\n\nsys.path[:0] = {self._paths}\n{text[start:]}"
+        more = f"sys.path += {self._elsewhere}\n" if self._elsewhere else ""
+        return (f"#!{self._interpreter} -IS\nimport sys\n\n"
+                f"sys.path[:0] = [{self._prefix + '/lib/mqmail'!r}]\n{more}{text[start:]}")
 
     def _texts(self) -> None:
         for path in sorted((self._source / "man").iterdir()):
@@ -111,7 +113,7 @@ class Staging:
 
     def _try(self) -> None:
         """Whether the interpreter can load the programs, and the packages are made for it."""
-        text = (f"import sys; sys.path[:0] = {[str(self._library), *self._paths[1:]]}\n"
+        text = (f"import sys; sys.path[:0] = [{str(self._library)!r}]; sys.path += {self._elsewhere}\n"
                 "import dns.message, docopt, idna, uvloop, mqmail.prog.mq_start")
         done = subprocess.run([self._interpreter, "-ISB", "-c", text], capture_output=True, text=True,
                               check=False)

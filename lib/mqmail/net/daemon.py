@@ -127,7 +127,9 @@ class Workers:
     """Processes forked from this one, each running ``work(number)``, restarted when they die.
 
     A worker that dies within a second of its start is restarted after a pause that doubles from 0.1 to
-    30 s. ``run`` returns after TERM or INT, when all workers have ended (killed after GRACE seconds).
+    30 s. HUP is passed on, and also to each worker that is started later: what this process has read is
+    old then. ``run`` returns after TERM or INT, when all workers have ended (killed after GRACE
+    seconds).
     """
 
     def __init__(self, name: str, count: int, work: Callable[[int], None]) -> None:
@@ -138,6 +140,7 @@ class Workers:
         self._pauses = dict.fromkeys(range(count), 0.0)
         self._due = dict.fromkeys(range(count), 0.0)
         self._stopping = 0.0
+        self._hung_up = False
 
     def run(self, started: Callable[[], None]) -> None:
         """Start all, call *started*, then look after them until told to stop."""
@@ -152,6 +155,7 @@ class Workers:
             if info is not None and info.si_signo in (signal.SIGTERM, signal.SIGINT):
                 self._stop()
             elif info is not None and info.si_signo == signal.SIGHUP:
+                self._hung_up = True
                 self._signal(signal.SIGHUP)
             self._reap()
             if self._stopping and time.monotonic() > self._stopping + GRACE:
@@ -195,6 +199,8 @@ class Workers:
             for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(one, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, (signal.SIGHUP,))    # until run_loop can take it
+            if self._hung_up:
+                os.kill(os.getpid(), signal.SIGHUP)
             code = program.run(self._name, lambda _argv: self._work(number) or 0, [])
         finally:
             os._exit(code)

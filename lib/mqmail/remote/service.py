@@ -56,8 +56,8 @@ class Worker:
 
     def reload(self) -> None:
         """Read the control files again; sessions that are open stay as they are."""
-        self.control = reader.load(".", CONTROL)
-        self.settings = settings.from_control(self.control)
+        control = reader.load(".", CONTROL)
+        self.control, self.settings = control, settings.from_control(control)
         tls.forget_contexts()
 
     def stop(self, stopped: Callable[[], None]) -> None:
@@ -117,7 +117,7 @@ class Line:
             wanted = request.parse(event.facts)
         except ValueError as error:
             return self._server.answer(event, reply(501, "5.5.4", f"bad XHOP: {error}"))
-        carrier = self._carrier = Carrier(wanted, self._worker.settings, self._worker.shell)
+        carrier = self._carrier = Carrier(wanted, lambda: self._worker.settings, self._worker.shell)
         self._settled = Waiter()
         Running(carrier.open(), lambda peer, error: self._opened(event, peer, error))
         return None

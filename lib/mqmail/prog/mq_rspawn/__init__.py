@@ -93,10 +93,11 @@ class Relay:
 
     def reload(self) -> None:
         """Read the control files again; transactions under way go on as they began."""
-        self.control = reader.load(".", CONTROL)
-        self.lines.close_idle()         # their sessions were opened by what the files said then
+        control = reader.load(".", CONTROL)
+        finder = mx.from_control(self.loop, self._deadlines, control)
+        self.control, self.finder = control, finder
         self.lines.settings = self._settings()
-        self.finder = mx.from_control(self.loop, self._deadlines, self.control)
+        self.lines.renew()
 
     def stop(self, stopped: Callable[[], None]) -> None:
         """End when no transaction is left; those that take too long are cut off, and so put off."""
