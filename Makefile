@@ -2,6 +2,7 @@
 # make run      a small mail system to look at and talk to, in run/ (or RUN=DIR)
 # make test     the tests (TESTS=tests/unit for some of them)
 # make bench    measurements
+# make soak     ten minutes of mail while programs are killed: SOAK_SECONDS, SOAK_RATE, SOAK_PAUSE, SOAK_SEED
 # make lint     ruff, mypy and mandoc, those that are installed
 # make install  programs and manuals below PREFIX, for the interpreter PYTHON. The dependencies are copied from .venv/,
 #               or from PACKAGES=DIR, a site-packages directory; PACKAGES=system: PYTHON has them
@@ -41,10 +42,16 @@ run: setup
 bench: setup
 	$(python) bench/bench.py
 
+soak: setup .venv/.test
+	@PYTHONPATH=lib:tests $(python) tests/soak.py
+
 install:
 	@PYTHONPATH=lib $(PYTHON) -B -m mqmail.install install '$(PREFIX)' '$(DESTDIR)' '$(PACKAGES)'
 
-uninstall:
+unsoak: setup .venv/.test
+	@PYTHONPATH=lib:tests $(python) tests/soak.py
+
+install:
 	@PYTHONPATH=lib $(PYTHON) -B -m mqmail.install uninstall '$(PREFIX)' '$(DESTDIR)'
 
 lint:
@@ -79,4 +86,4 @@ sys.exit(subprocess.call([sys.executable, wheel + "/pip", "install", "-q", "--no
 endef
 export GET_PIP
 
-.PHONY: setup test run bench install uninstall lint clean venv-without-ensurepip
+.PHONY: setup test run bench soak install uninstall lint clean venv-without-ensurepip
