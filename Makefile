@@ -48,10 +48,7 @@ soak: setup .venv/.test
 install:
 	@PYTHONPATH=lib $(PYTHON) -B -m mqmail.install install '$(PREFIX)' '$(DESTDIR)' '$(PACKAGES)'
 
-unsoak: setup .venv/.test
-	@PYTHONPATH=lib:tests $(python) tests/soak.py
-
-install:
+uninstall:
 	@PYTHONPATH=lib $(PYTHON) -B -m mqmail.install uninstall '$(PREFIX)' '$(DESTDIR)'
 
 lint:
