@@ -489,6 +489,76 @@ def test_a_session_that_ended_meanwhile_costs_nothing(rig, parting):
         assert len(server.bodies) == len(server.sessions) == 2
 
 
+def test_a_host_that_limits_sessions_gets_all_mail_over_those(rig):
+    go = threading.Event()
+
+    def greet(_line):
+        few = len([lines for lines in server.sessions if lines[-1:] != ["end"]]) <= 2
+        return b"220 x ESMTP\r\n" if few else (b"421 4.7.0 too many connections from you\r\n", CLOSE)
+
+    with BadServer({"CONNECT": greet, "BODY": lambda _: go.wait(SECONDS) and b"250 ok\r\n"}) as server:
+        rig.route(f"x.example:127.0.0.1:{server.port}")
+        go.set()
+        assert rig.send("u@x.example")[0][0] == 250             # it has been reached before
+        go.clear()
+        calls = [Call(rig, ["u@x.example"]).start() for _ in range(8)]
+        server.wait_for(lambda: len(server.sessions) > 2)       # one too many was tried
+        go.set()
+        for call in calls:
+            call.thread.join(SECONDS)
+        assert [call.verdicts()[0][0] for call in calls] == [250] * 8
+
+
+def test_a_host_that_dies_behind_a_session_is_known_to_be_down(rig):
+    alive = threading.Event()
+    alive.set()
+    with BadServer({"CONNECT": lambda _line: b"220 x ESMTP\r\n" if alive.is_set() else CLOSE,
+                    "BODY": (b"250 2.0.0 taken\r\n", CLOSE)}) as server:
+        rig.route(f"x.example:127.0.0.1:{server.port}")
+        assert rig.send("u@x.example")[0][0] == 250
+        alive.clear()
+        found = [rig.send("u@x.example")[0] for _ in range(5)]
+        assert [(code, "retry" in facts) for code, _, facts in found] == [(451, True)] * 5
+        assert len(server.sessions) == 2
+
+
+def test_hup_reaches_sessions_that_are_in_use(rig):
+    go = threading.Event()
+    with BadServer({"BODY": lambda _line: go.wait(SECONDS) and b"250 ok\r\n"}) as server:
+        rig.route(f"x.example:127.0.0.1:{server.port}")
+        call = Call(rig, ["u@x.example"]).start()
+        server.wait_for(lambda: server.bodies)
+        before = len(rig.events("reloaded"))
+        rig.home.control(helohost="new.example\n")
+        rig.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(rig.events("reloaded")) == before + 3, "planner and workers reloaded")
+        go.set()
+        call.thread.join(SECONDS)
+        assert [rig.send("u@x.example")[0][0], call.verdicts()[0][0]] == [250, 250]
+        assert server.heard("EHLO") == ["EHLO we.example", "EHLO new.example"]
+    rig.home.control(helohost="we.example\n")
+
+
+def test_all_transactions_of_a_caller_that_has_gone_end():
+    rig, go = Rig(), threading.Event()
+    held = {"RCPT": lambda _line: go.wait(SECONDS) and b"250 ok\r\n"}
+    with BadServer(held) as one, BadServer(held) as two, BadServer(held) as three:
+        servers = one, two, three
+        rig.route(*[f"{n}.example:127.0.0.1:{server.port}" for n, server in enumerate(servers)])
+        call = Call(rig, ["u@0.example", "u@1.example", "u@2.example"], xconn=3).start()
+        for server in servers:
+            server.wait_for(lambda server=server: server.heard("RCPT"))
+        call.session.stream.sock.shutdown(socket.SHUT_RDWR)
+        call.thread.join(SECONDS)
+        wait_until(lambda: len(rig.events("put_off")) == 3, "three verdicts that nobody hears")
+        go.set()
+        for server in servers:
+            server.wait_for(lambda server=server: server.sessions[0][-1] == "end")
+            assert server.bodies == []
+        assert not rig.events("bug")
+    rig.stop()
+
+
 def test_a_caller_that_has_gone_gets_no_message_sent(rig):
     go = threading.Event()
     with BadServer({"RCPT": lambda _line: go.wait(SECONDS) and b"250 ok\r\n"}) as server:

@@ -85,6 +85,13 @@ class HostMemory:
         entry.describe(status, host, said)
         return entry.until
 
+    def not_tried(self, key: str, now: float) -> None:
+        """The attempt that known() allowed was not made: the next one who asks may try."""
+        entry = self._find(key, now)
+        if entry is not None and entry.probing:
+            entry.probing = False
+            entry.until = now
+
     def up(self, key: str) -> None:
         """A session could be had: nothing is known against it."""
         self._entries.pop(key, None)

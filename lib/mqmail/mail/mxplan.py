@@ -195,7 +195,9 @@ class Plan:
         choices = list(choices)
         ranks = sorted({choice.preference for choice in choices})
         for choice in choices:
-            self._choices.setdefault(choice.hop, choice)
+            known = self._choices.setdefault(choice.hop, choice)
+            if known.trouble and not choice.trouble:        # another look-up knew better
+                self._choices[choice.hop] = choice
         key = tuple(sorted([(ranks.index(c.preference), c.hop) for c in choices],
                            key=lambda ranked: (ranked[0], ranked[1][:2])))
         site = self._merged.get(key)

@@ -41,6 +41,11 @@ class Pace:
             self.limit = min(self.limit + 1, self._most)
             self._successes = 0
 
+    def capped(self, running: int) -> None:
+        """The host refused one more than *running*."""
+        self.limit = self._fast = max(min(self.limit, running), 1)
+        self._successes = 0
+
     def failure(self, now: float) -> None:
         """The host refused a session (4xx as greeting, 421, no connection) or cut one."""
         self._used = now

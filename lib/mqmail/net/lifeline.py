@@ -1,5 +1,6 @@
 """prctl(2): the name of a process, and children that the kernel kills when their parent ends
-(PR_SET_PDEATHSIG): what is left of a killed daemon must not hold its locks. ctypes is imported when it is needed: 3 ms, for daemons only.
+(PR_SET_PDEATHSIG): what is left of a killed daemon must not hold its locks. ctypes is imported when it
+is needed: 3 ms, for daemons only.
 """
 
 from __future__ import annotations

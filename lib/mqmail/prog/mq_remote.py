@@ -140,7 +140,7 @@ def _send(request: Request, known: Settings, message: Message) -> list[Reply]:
 
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(int(5 * known.timeouts.most + message.size / SLOWEST) + 60)
-    carrier = Carrier(request, known, BlockingShell())
+    carrier = Carrier(request, lambda: known, BlockingShell())
     waiter.run(carrier.carry(message, answer))
     signal.alarm(0)
     carrier.close()

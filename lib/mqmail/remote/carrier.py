@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mqmail.base import program
+from mqmail.mail.address import domain_of
 from mqmail.net.expired import Expired
 from mqmail.remote.opening import Unreachable, open_session
 from mqmail.remote.sending import FINAL, Sending
@@ -10,7 +11,7 @@ from mqmail.remote.verdicts import NOBODY, marked, put_off
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from mqmail.remote.opening import Peer
     from mqmail.remote.request import Request
@@ -20,23 +21,26 @@ if TYPE_CHECKING:
     from mqmail.xmtp.reply import Reply
 
 SLOWEST = 1000              # octets of a body a second, that a peer has to take
+_ANY = 1 << 30
 NOT_REACHED = "reached=no"
 _TOO_LONG = put_off("4.4.2", NOBODY, "the host took too long")
 _INTERNAL = put_off("4.3.0", NOBODY, "internal trouble")
 
 
 class Carrier:
-    """Messages to one host, one after the other."""
+    """Messages to one host, one after the other. *settings()*: those in force."""
 
-    def __init__(self, request: Request, settings: Settings, shell: Shell) -> None:
+    def __init__(self, request: Request, settings: Callable[[], Settings], shell: Shell) -> None:
         self._request = request
-        self._settings = settings
+        self._current = settings
+        self._settings = settings()
         self._shell = shell
         self._peer: Peer | None = None
 
     async def open(self) -> Peer:
         """A session with the host. Raises Unreachable."""
         self.close()
+        self._settings = self._current()
         self._peer = await open_session(self._request, self._settings, self._shell)
         return self._peer
 
@@ -59,7 +63,7 @@ class Carrier:
         try:
             while left:
                 before = len(left)
-                await self._some(message, sorted(left), told)
+                await self._some(message, left, told)
                 if len(left) == before:
                     raise RuntimeError("a transaction without a verdict")
         except Unreachable as failure:
@@ -71,13 +75,13 @@ class Carrier:
             self.close()
             told(sorted(left), internal(error, message.mail.xid))
 
-    async def _some(self, message: Message, numbers: list[int], told: Answer) -> None:
+    async def _some(self, message: Message, left: set[int], told: Answer) -> None:
         """One transaction, with as many as the host takes. It is done again over a fresh session when
         an old one turns out to be of no more use."""
         peer = await self._usable()
-        if await self._over(peer, message, numbers[:_most_recipients(peer)], told):
+        if await self._over(peer, message, _fitting(peer, message, left), told):
             peer = await self.open()
-            await self._over(peer, message, numbers[:_most_recipients(peer)], told)
+            await self._over(peer, message, _fitting(peer, message, left), told)
         if peer.session.broken:
             self.close()
 
@@ -110,8 +114,17 @@ def internal(error: BaseException, id: str = "") -> Reply:
     return _INTERNAL
 
 
-def _most_recipients(peer: Peer) -> int:
-    return _limit(peer, "RCPTMAX", 1 << 30)
+def _fitting(peer: Peer, message: Message, left: set[int]) -> list[int]:
+    """As many of *left*, of as many domains, as the host takes at a time (RFC 9422 section 4)."""
+    most, most_domains = _limit(peer, "RCPTMAX", _ANY), _limit(peer, "RCPTDOMAINMAX", _ANY)
+    found: list[int] = []
+    domains: set[str] = set()
+    for number in sorted(left):
+        domain = domain_of(message.recipients[number].address)
+        if len(found) < most and (domain in domains or len(domains) < most_domains):
+            domains.add(domain)
+            found.append(number)
+    return found
 
 
 def _limit(peer: Peer, name: str, default: int) -> int:

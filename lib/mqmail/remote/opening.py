@@ -68,7 +68,8 @@ async def open_session(request: Request, settings: Settings, shell: Shell) -> Pe
         try:
             return await _Opening(request, settings, shell, ip).run()
         except Unreachable as error:
-            failure = error
+            if failure is None or failure.verdict.code >= 500:      # final only if all say so
+                failure = error
         if shell.now() > end:           # slow ones have had their time
             break
     assert failure is not None

@@ -54,7 +54,7 @@ class LoopShell:
 
     def limit(self, session: Session, seconds: float) -> Limit:
         """After *seconds* whatever the session waits for raises Expired."""
-        return self._loop.call_later(seconds, lambda: session.stream.expire())  # type: ignore[union-attr]
+        return _Repeated(self._loop, session, seconds)
 
     async def connect(self, ip: str, port: int, source: str, seconds: float) -> Stream:
         """A TCP connection from *source* ("": any of ours)."""
@@ -75,6 +75,23 @@ class LoopShell:
     async def apart(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What *function* returns or raises; the other sessions go on meanwhile."""
         return await self._threads.do(function, *arguments)
+
+
+class _Repeated:
+    """Once a second from then on: the session may be busy with something else at the moment."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, session: Session, seconds: float) -> None:
+        self._loop = loop
+        self._session = session
+        self._timer = loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = self._loop.call_later(1.0, self._expire)
+        self._session.stream.expire()  # type: ignore[union-attr]
+
+    def cancel(self) -> None:
+        """It is over in time."""
+        self._timer.cancel()
 
 
 class BlockingShell:

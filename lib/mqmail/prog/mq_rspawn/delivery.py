@@ -134,6 +134,9 @@ class Delivery:
         if not self._message.wanted():
             return self._told(transfer, transfer.recipients, _GONE, final=True)
         line = await self._lines.take(transfer.choice, self._message.mail.xforce / 1000.0)
+        if not self._message.wanted():          # it may have taken minutes
+            self._lines.give(line)
+            return self._told(transfer, transfer.recipients, _GONE, final=True)
         carrying = Carrying(self._message, line, [n for n in transfer.recipients if n in transfer.open])
         self._carryings.add(carrying)
         try:
@@ -142,7 +145,7 @@ class Delivery:
             await carrying.run(lambda n, verdict, final: self._told(transfer, [n], verdict, final))
         finally:
             self._carryings.discard(carrying)
-            self._lines.give(line, carrying.cut)
+            self._lines.give(line, carrying.cut, carrying.unreached)
         if carrying.unreached is not None:
             raise Unreachable(carrying.unreached)
         return None
@@ -162,7 +165,7 @@ class Delivery:
 
     def abandon(self) -> None:
         """The caller has gone away, and will send the message again: nothing more is to be sent now."""
-        for carrying in self._carryings:
+        for carrying in list(self._carryings):
             carrying.line.session.stream.close()
 
 

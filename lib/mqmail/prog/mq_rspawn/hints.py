@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from mqmail.base import xtext
 from mqmail.mail.mxlist import DIRECT
 from mqmail.remote.carrier import NOT_REACHED
@@ -17,12 +19,18 @@ if TYPE_CHECKING:
     from mqmail.mail.mxplan import Hop
 
 
+LONGEST = 200       # characters of a site's name
+
+
 def key_of(hop: Hop) -> str:
     """A next hop's name for people and for mq-send: ``host:port``, and what is special of its way."""
     host, port, way = hop
     special = () if way == DIRECT else (
         way.kind, way.tls, *way.names, way.minimum, way.sni, way.auth, *way.sources, way.prefer)
-    return " ".join([f"{host}:{port}", *[part for part in special if part]])
+    name = " ".join([f"{host}:{port}", *[part for part in special if part]])
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[:LONGEST - 17]} {hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def unmarked(verdict: Reply) -> Reply:
@@ -38,15 +46,17 @@ def with_hints(verdict: Reply, choices: Sequence[Choice] | None, memory: HostMem
                now: float) -> Reply:
     """*verdict* with the site of a recipient whose hosts are *choices*: the best one. Where no host
     could be reached, also how many seconds from *now* the first of them is tried again."""
-    if not choices:
-        return unmarked(verdict)
-    facts: dict[str, object] = {"site": key_of(choices[0].hop)}
-    if verdict.text.endswith(NOT_REACHED):
-        times = [memory.until(key_of(choice.hop), now) for choice in choices]
-        waits = [at - now for at in times if at is not None and at > now]
-        if waits:
-            facts["retry"] = max(1, int(min(waits)))
-        else:
-            facts = {}
+    facts = {} if choices is None else _hints(verdict, choices, memory, now)
     verdict = unmarked(verdict)
     return Reply(verdict.code, (f"{verdict.text} {xtext.facts(facts)}".strip(),), verdict.status)
+
+
+def _hints(verdict: Reply, choices: Sequence[Choice], memory: HostMemory,
+           now: float) -> dict[str, object]:
+    """Of troubles of our own, and of backup hosts while the best one is down, the site says nothing."""
+    site = key_of(choices[0].hop)
+    times = [memory.until(key_of(choice.hop), now) for choice in choices]
+    if verdict.text.endswith(NOT_REACHED):
+        waits = [at - now for at in times if at is not None]
+        return {"site": site, "retry": max(1, int(min(waits)))} if waits else {}
+    return {"site": site} if times[0] is None and "host=" in verdict.text else {}

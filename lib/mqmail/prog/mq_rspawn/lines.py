@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 SOCKET = "run/transfer.sock"    # where the workers listen
 MOST_HOSTS = 10000              # whose pace is remembered
+MOST_IDLE = 500                 # lines: each is a descriptor here, and two in a worker
 _REFUSES = (501, 502, 503, 554)
 
 
@@ -62,9 +63,10 @@ class Settings:
 class Line:
     """A session with a worker, and through it with the host of *hop*."""
 
-    __slots__ = ("closing", "hop", "host", "session")
+    __slots__ = ("closing", "generation", "hop", "host", "session")
 
-    def __init__(self, session: Session, hop: Hop, host: _Host) -> None:
+    def __init__(self, session: Session, hop: Hop, host: _Host, generation: int) -> None:
+        self.generation = generation        # of the control files
         self.session = session
         self.hop = hop
         self.host = host
@@ -93,6 +95,8 @@ class Lines:
         self._loop = loop
         self._deadlines = Deadlines(loop)
         self._idle: dict[Hop, list[Line]] = {}
+        self._resting: dict[Line, None] = {}        # the same, the oldest first
+        self._generation = 0
         self._hosts: dict[Hop, _Host] = {}
         self._turns: deque[Waiter] = deque()
         self._busy = 0
@@ -102,42 +106,68 @@ class Lines:
         """A line to the host of *choice*; *force*: when somebody wanted an attempt at once. To be
         given back."""
         host = self._host(choice.hop)
-        while not self._may_begin(host):
-            host.turns.append(Waiter())
-            await host.turns[-1]
-        host.running += 1
-        try:
-            await self._overall_turn()
+        while True:
+            while not self._may_begin(host):
+                host.turns.append(Waiter())
+                await host.turns[-1]
+            host.running += 1
             try:
-                return self._take_idle(choice.hop) or await self._open(choice, host, force)
+                return await self._take(choice, host, force)
+            except _Full:
+                host.running -= 1
+                host.pace.capped(host.running)      # whoever is out comes back and wakes us
             except BaseException:
-                self._pass_overall_turn()
+                host.running -= 1
+                self._next_turn(host)
                 raise
+
+    async def _take(self, choice: Choice, host: _Host, force: float) -> Line:
+        await self._overall_turn()
+        try:
+            return self._take_idle(choice.hop, host) or await self._open(choice, host, force)
         except BaseException:
-            host.running -= 1
-            self._next_turn(host)
+            self._pass_overall_turn()
             raise
 
-    def give(self, line: Line, cut: bool = False) -> None:
+    def give(self, line: Line, cut: bool = False, unreached: Reply | None = None) -> None:
         """The line is not needed now: keep it for a while if it is sound. *cut*: the host broke the
-        session off."""
+        session off; *unreached*: the verdict when no new one could be had instead of the one that had
+        ended."""
         host, now = line.host, self._loop.time()
-        if cut:
+        if unreached is not None:
+            line.session.close()
+            self._fell(line, unreached)
+        elif cut:
             host.pace.failure(now)
         else:
             host.pace.success(now)
-        if line.session.client.idle and not line.session.broken and not cut and self.settings.idle:
-            line.closing = self._loop.call_later(self.settings.idle, self._close_idle, line)
-            self._idle.setdefault(line.hop, []).append(line)
+        fit = not cut and unreached is None and line.generation == self._generation
+        if fit and self.settings.idle and line.session.client.idle and not line.session.broken:
+            self._keep(line)
         else:
             line.session.close()
         host.running -= 1
         self._pass_overall_turn()
         self._next_turn(host)
 
+    def _fell(self, line: Line, verdict: Reply) -> None:
+        """A host that was reached cannot be any more, unless it has only enough of us."""
+        host = line.host
+        if host.running > 1:
+            return host.pace.capped(host.running - 1)
+        host.reached = False
+        host.pace.failure(self._loop.time())
+        self._remember(key_of(line.hop), verdict)
+        return None
+
+    def renew(self) -> None:
+        """Use no line of now again: what the control files say has changed."""
+        self._generation += 1
+        self.close_idle()
+
     def close_idle(self) -> None:
         """Close all that nobody uses."""
-        for line in [line for lines in self._idle.values() for line in lines]:
+        for line in list(self._resting):
             self._close_idle(line)
 
     def abort(self) -> None:
@@ -195,10 +225,18 @@ class Lines:
 
     # --- idle lines ---
 
-    def _take_idle(self, hop: Hop) -> Line | None:
+    def _keep(self, line: Line) -> None:
+        line.closing = self._loop.call_later(self.settings.idle, self._close_idle, line)
+        self._idle.setdefault(line.hop, []).append(line)
+        self._resting[line] = None
+        if len(self._resting) > MOST_IDLE:
+            self._close_idle(next(iter(self._resting)))
+
+    def _take_idle(self, hop: Hop, host: _Host) -> Line | None:
         for line in reversed(self._idle.get(hop, [])):
             if line.session.alive():
                 self._forget(line)
+                line.host = host
                 return line
             self._close_idle(line)
         return None
@@ -206,6 +244,7 @@ class Lines:
     def _forget(self, line: Line) -> None:
         lines = self._idle[line.hop]
         lines.remove(line)
+        del self._resting[line]
         if not lines:
             del self._idle[line.hop]
         if line.closing is not None:
@@ -229,9 +268,12 @@ class Lines:
         try:
             line = await self._connect(choice, host)
         except _Worker:
-            self.memory.up(key)
+            self.memory.not_tried(key, time.time())
             raise
         except Unreachable as failure:
+            if host.reached and host.running > 1 and failure.verdict.code < 500:
+                self.memory.up(key)
+                raise _Full(failure.verdict) from None
             host.reached = False
             host.pace.failure(self._loop.time())
             self._remember(key, failure.verdict)
@@ -272,7 +314,7 @@ class Lines:
         except BaseException:
             session.close()
             raise
-        return Line(session, choice.hop, host)
+        return Line(session, choice.hop, host, self._generation)
 
     async def _request(self, choice: Choice) -> str:
         """XHOP's argument; addresses that are the system's business are looked up."""
@@ -302,6 +344,10 @@ class Lines:
             task.cancel()
         addresses = list(dict.fromkeys([str(entry[4][0]) for entry in found]))
         return preferred(addresses, choice.way.prefer)[:MOST_ADDRESSES]
+
+
+class _Full(Unreachable):
+    """The host serves us, and wants no further session at the moment."""
 
 
 class _Worker(Unreachable):

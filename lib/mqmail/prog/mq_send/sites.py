@@ -96,7 +96,7 @@ class Sites:
         if site.is_down(now):
             return Hold(site.until + later(site.retry, fuzz), _STATUS, site.said, site.host)
         if now < site.probed <= now + PROBE and id != site.holder:
-            return Hold(now + later(site.retry, fuzz), _STATUS, site.said, site.host)
+            return Hold(now + later(site.retry, fuzz), _STATUS, site.said, site.host, tried=False)
         site.holder, site.probed = id, now + PROBE
         return None
 

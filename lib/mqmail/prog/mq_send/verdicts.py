@@ -18,6 +18,7 @@ _LOCAL = frozenset(("new", "mailbox", "local"))
 _OUR_TROUBLE = frozenset((500, 502, 503, 504, 555))
 _LONGEST_HINT = 86400
 _LONGEST_SITE = 255
+_PATIENCE = 2               # lifetimes until a message fails that a service of ours never answered for
 _SOON = 10.0                # seconds until a broken service is tried again, at first
 
 
@@ -126,7 +127,8 @@ def lines_for(record: Record, state: State, verdict: Verdict, clock: Clock) -> b
         return _replace(record, state, verdict, now)
     assert record.envelope is not None
     arrived = record.envelope.at
-    if verdict.tried and expired(arrived, now, clock.lifetime):
+    lifetime = _PATIENCE * clock.lifetime if verdict.broken else clock.lifetime
+    if verdict.tried and expired(arrived, now, lifetime):
         said = f"not delivered in {int(clock.lifetime) // 3600} hours; last: {verdict.said}"
         return lines.fail_line(seq, now, "5.4.7", verdict.host, said)
     until = due(arrived, state.recipient.destination, verdict, clock)
