@@ -16,7 +16,7 @@ from mqmail.queue.check import Entry, Message, Seen, Setting
 from support.queuefiles import path_of, put, tree
 from support.queuefiles import record as record_of
 
-slow = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+slow = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 often = settings(deadline=None, max_examples=300)
 
 NOW = 1732252800

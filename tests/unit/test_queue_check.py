@@ -225,6 +225,27 @@ def test_the_same_id_twice(fsck):
     assert tree()[path_of("wait", id)] == record(id, more=WAITS)
 
 
+@pytest.mark.parametrize("more", [b"", WAITS + b"what\n"])
+def test_of_two_records_the_one_that_knows_more_stays(fsck, more):
+    id = put("new", WAITS)
+    write(path_of("wait", id), record(id, more=more))
+    repaired(fsck, tree())
+    assert os.listdir("queue/bad") == [f"{id}.wait"]
+    assert tree()[path_of("new", id)] == record(id, more=WAITS)
+
+
+@pytest.mark.parametrize("body", [None, b"short"])
+def test_a_record_goes_nowhere_without_its_body(fsck, body):
+    id = put("new")
+    os.unlink(path_of("mess", id))
+    os.rename(path_of("new", id), "queue/new/note")
+    if body is not None:
+        write(f"queue/mess/{ids.directory(id)}/{id}", body)
+    assert "[repair: move to queue/bad/new.note]" in fsck()[1][0]
+    repaired(fsck, tree())
+    assert "new.note" in os.listdir("queue/bad")
+
+
 def test_bad_is_never_overwritten(fsck):
     id = put("wait", b"what\n")
     write(f"queue/bad/{id}.wait", b"first")
