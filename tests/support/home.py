@@ -55,12 +55,13 @@ def run(name, *arguments, root=ROOT, text=b"", check=True, **options):
 
 class Home:
     """A home in a directory of its own, with mailboxes for *users* at ME, at *port* of 127.0.0.1.
-    Root's homes belong to the account mail. *root*: the checkout whose bin/ is used."""
+    Root's homes belong to the account mail. *root*: the checkout whose bin/ is used; *below*: where the
+    home is made, instead of the directory for temporary files."""
 
-    def __init__(self, *users, root=ROOT, owner=None):
+    def __init__(self, *users, root=ROOT, owner=None, below=None):
         self.root = root
         self.port = free_port()
-        self.top = tempfile.mkdtemp(prefix="mqmail-")
+        self.top = tempfile.mkdtemp(prefix="mqmail-", dir=below)
         os.chmod(self.top, 0o755)       # the home's owner must get there
         self.path = Path(self.top, "home")
         self.process = None
