@@ -14,7 +14,8 @@ from support.home import ME, ROOT, free_port, owner_name, reply, run, wait_until
 from support.programs import family, runs
 
 pytestmark = pytest.mark.e2e
-DAEMONS = ["mq-bounce", "mq-lspawn", "mq-queue", "mq-resolve", "mq-rspawn", "mq-send", "xmtpd"]
+DAEMONS = ["mq-auth", "mq-bounce", "mq-lspawn", "mq-queue", "mq-resolve", "mq-rspawn", "mq-send",
+           "xmtpd"]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="for root")
 
 

@@ -13,6 +13,7 @@ LN, R, P = 14, 8, 5         # 16 MiB and about 0.2 s; as OWASP has it ("Password
 ITERATIONS = 100_000        # of SCRAM-SHA-256, which the client computes too
 SALT = 16                   # octets
 KEY = 32
+_M_MMAP_THRESHOLD = -3
 
 
 def make(password: str, *, scram: bool = True, readable: bool = False) -> Entry:
@@ -62,6 +63,16 @@ def fits_nothing(secret: bytes) -> bool:
 
 def _derive(secret: bytes, ln: int, r: int, p: int, salt: bytes, length: int) -> bytes:
     return scrypt(secret, salt=salt, n=1 << ln, r=r, p=p, maxmem=2 * MOST_MEMORY, dklen=length)
+
+
+def give_memory_back() -> None:
+    """Have the C library return the megabytes of each hash to the system at once. By itself glibc keeps
+    them, in each thread, after it has seen a few (mallopt(3), M_MMAP_THRESHOLD)."""
+    import ctypes
+    try:
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+    except AttributeError:
+        pass        # another C library
 
 
 def no_keys(secret: bytes, login: str) -> StoredKeys:

@@ -15,9 +15,13 @@ Who may ask is control/injectors.
 
 from __future__ import annotations
 
+import hmac  # noqa: F401  these three are wanted late, when the interpreter's own files may be out of
 import os
+import stringprep  # noqa: F401                   our reach
 import time
+import unicodedata  # noqa: F401
 
+from mqmail.auth import hashes
 from mqmail.auth.backends import Backends
 from mqmail.auth.guard import Guard
 from mqmail.auth.habits import Habits
@@ -58,6 +62,7 @@ _OK = reply(250, "2.0.0", "ok")
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
     ready_fd = daemon.start("mq-auth", __doc__, argv)
+    hashes.give_memory_back()
     loop = daemon.new_loop()
     deadlines = Deadlines(loop)
     service = Logins(loop, deadlines)

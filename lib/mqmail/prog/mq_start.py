@@ -9,8 +9,8 @@ Options:
   --ready-fd N    write a newline to descriptor N once mail is accepted
   --help          this text
 
-Starts mq-queue, mq-resolve, mq-send, mq-lspawn, mq-rspawn, mq-bounce and xmtpd, restarts those that
-die, and stops all on TERM or INT. HUP makes them read their control files again. The log goes to
+Starts mq-queue, mq-resolve, mq-auth, mq-send, mq-lspawn, mq-rspawn, mq-bounce and xmtpd, restarts those
+that die, and stops all on TERM or INT. HUP makes them read their control files again. The log goes to
 descriptor 2. Started by root, all but mq-lspawn run as the owner of the home.
 """
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # In the order in which they stop: first who brings mail in, last what the others need to finish.
-STAGES = (("xmtpd",), ("mq-send",), ("mq-lspawn", "mq-rspawn", "mq-bounce"), ("mq-queue", "mq-resolve"))
+STAGES = (("xmtpd",), ("mq-send",), ("mq-lspawn", "mq-rspawn", "mq-bounce"),
+          ("mq-queue", "mq-resolve", "mq-auth"))
 AS_ROOT = "mq-lspawn"
 LATE_IMPORTS = ("docopt", "mqmail.prog.xmtpd.listener")     # besides those of all daemons
 
