@@ -65,6 +65,7 @@ class Home:
         os.chmod(self.top, 0o755)       # the home's owner must get there
         self.path = Path(self.top, "home")
         self.process = None
+        self.environment = None     # of mq-start, if it is not ours
         self._log = Path(self.top, "log")
         words = [word for user in users for word in ("--user", user)]
         words += ["--owner", owner] if owner else []
@@ -93,7 +94,8 @@ class Home:
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
                 [f"{self.root}/bin/mq-start", "--home", str(self.path), "--ready-fd", str(announce)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[announce])
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[announce],
+                env=self.environment)
         os.close(announce)
         os.set_blocking(ready, False)
         if wait:

@@ -18,6 +18,7 @@ import time
 
 from mqmail.base import log
 from mqmail.base.failure import BadFile
+from mqmail.mail.retry import SET_BACK
 from mqmail.prog.mq_send import report
 from mqmail.prog.mq_send.agenda import ALL
 from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job, domain_of
@@ -129,10 +130,12 @@ class Message:
                 await waiter
 
     def _due(self) -> list[State]:
+        """What is pending, forced, or has waited: until its time, or until the clock was set back."""
         force, self._force = self._force, ()
         now = time.time()
         return [s for s in self._record.current() if s.kind == "pending" or s.kind == "wait" and (
-            s.until <= now or force and (self._forced or s.recipient.seq in force))]
+            s.until <= now or s.time > now + SET_BACK
+            or force and (self._forced or s.recipient.seq in force))]
 
     def _jobs(self, states: list[State]) -> list[tuple[str, Job]]:
         """A job for each destination and sender, of at most 100 recipients, 1000 for ``remote``."""
