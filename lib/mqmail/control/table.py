@@ -68,7 +68,7 @@ TABLE_OF_FILES = (
            "names that stand for other addresses or go to a destination"),
     _line("localusers", values.local_users, "none", "mq-resolve mq-lspawn",
           "whether the accounts of this host get mail: none or passwd"),
-    _line("detaildelimiter", values.delimiters, "+", "mq-resolve mq-lspawn mq-local",
+    _line("detaildelimiter", values.delimiters, "+", "mq-resolve mq-lspawn mq-local mq-access xmtpd",
           "characters that separate a mailbox's name from a detail"),
     _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve",
            "networks whose hosts may send mail to other domains"),
@@ -88,10 +88,14 @@ TABLE_OF_FILES = (
            "DNS servers, instead of the system's"),
     _lines("refusednetworks", LIST, "networks.parse_networks", _NOT_FOR_MAIL, "mq-route mq-rspawn",
            "networks that no MX host may be in"),
-    _lines("destinations", TABLE, "destinations.parse_destinations", "", "mq-resolve mq-send",
+    _lines("destinations", TABLE, "destinations.parse_destinations", "", "mq-resolve mq-send xmtpd",
            "LMTP services that serve destinations"),
     _lines("listeners", LIST, "hosts.parse_listeners", "127.0.0.1:2525", "xmtpd",
            "addresses and ports at which SMTP is spoken"),
+    _lines("access", TABLE, "access.parse_access", "", "xmtpd mq-access",
+           "what clients, senders and recipients may do"),
+    _lines("verify", TABLE, "verify.parse_verify", "", "xmtpd",
+           "domains whose recipients are asked for at the service that gets their mail"),
     _lines("injectors", TABLE, "injectors.parse_injectors", "* local",
            "mq-auth mq-bounce mq-queue mq-resolve mq-rspawn",
            "which accounts may put mail into the queue"),
@@ -155,4 +159,6 @@ TABLE_OF_FILES = (
           "the host in Message-ID fields"),
 )
 
+# Forms of tables that are not text; mq-makemap makes them.
+OTHER_FORMS = ("access.cdb", "access.sqlite")
 BY_NAME = {row.name: row for row in TABLE_OF_FILES}
