@@ -400,7 +400,7 @@ def cut_off(tmp_path, launcher, request):
     disk.unmount()
 
 
-ROUNDS = 20 if ALL else 2
+ROUNDS = 8 if ALL else 2
 BOTH = pytest.mark.parametrize("cut_off", ["data=ordered", "data=writeback"], indirect=True)
 
 

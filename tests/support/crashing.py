@@ -70,7 +70,7 @@ class System:
         self._write("mail/later/.qmail", b"./Box/\n")
         for name in ("", "/cur", "/new"):
             self._mkdir(f"mail/later/Box{name}")
-        self.pid = 0
+        self._process = None
         self.ids = set()
         self.judge = None
         self.tracer = None
@@ -95,22 +95,28 @@ class System:
 
     def start(self, without=(), sync=False):
         """Start everything but *without*; returns when it is ready, or a judge has killed it all."""
-        self.pid, listener, ready = self._launcher.start(self.path, self.log, [*NOT_NEEDED, *without])
+        pid, listener, ready = self._launcher.start(self.path, self.log, [*NOT_NEEDED, *without])
+        self._process = os.pidfd_open(pid)
         self.tracer = Tracer(listener, self.path, self._judge, sync)
         with open(ready, "rb", buffering=0) as file:
             assert select.select([file], [], [], SECONDS)[0], self.tail()
             assert file.read(1) == b"\n" or self.judge is not None, self.tail()
 
+    def strike(self):
+        """kill -9 of mq-start, with which the others die."""
+        try:
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        except ProcessLookupError:
+            pass                        # a judge was faster
+
     def kill(self):
-        """kill -9 of everything."""
-        if self.pid:
-            pid, self.pid = self.pid, 0
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass                    # a judge was faster
+        """kill -9 of everything; returns when all is gone."""
+        if self._process is not None:
+            self.strike()
             self.tracer.join(SECONDS)
             assert not self.tracer.is_alive()
+            os.close(self._process)
+            self._process = None
             assert self.tracer.error is None, self.tracer.error
 
     def restart(self, without=()):
@@ -244,7 +250,7 @@ class KillAt:
             return None
         self.hit = call
         if self._all:
-            os.kill(self._system.pid, signal.SIGKILL)
+            self._system.strike()
         return KILL
 
 

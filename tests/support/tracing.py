@@ -95,7 +95,6 @@ class Tracer(threading.Thread):
         self._home = os.path.realpath(home) + "/"
         self.judge = judge
         self._sync = sync
-        self._pids = {}
         self.error = None
         self.start()
 
@@ -137,14 +136,6 @@ class Tracer(threading.Thread):
             self.error = error
         return 0, 0, _CONTINUE
 
-    def _process(self, tid):
-        if tid not in self._pids:
-            with open(f"/proc/{tid}/status") as file:
-                self._pids[tid] = next(int(line[5:]) for line in file if line[:5] == "Tgid:")
-        pid = self._pids[tid]
-        with open(f"/proc/{pid}/comm") as file:
-            return pid, file.read().strip()
-
     def _describe(self, name, tid, arguments):
         """A Call, or None when it does not concern us."""
         reading = _READERS[name]
@@ -153,8 +144,15 @@ class Tracer(threading.Thread):
             return None
         if call.kind not in ("send", "socket") and not call.path.startswith(self._home):
             return None
-        call.pid, call.program = self._process(tid)
+        call.pid, call.program = _process_of(tid)
         return call
+
+
+def _process_of(tid):
+    with open(f"/proc/{tid}/status") as file:
+        pid = next(int(line[5:]) for line in file if line[:5] == "Tgid:")
+    with open(f"/proc/{pid}/comm") as file:
+        return pid, file.read().strip()
 
 
 def _fsync(call):
