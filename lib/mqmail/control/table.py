@@ -16,6 +16,7 @@ TABLE = "table"      # one fact a line: what is looked up, and what is found
 
 _DAY = 86400
 _MUCH = 1 << 50      # bytes
+_THROTTLES = "127.0.0.0/8 free\n::1 free\n* sessions=50,10% rate=600/60s"
 # this host, loopback, link-local, multicast and beyond (RFC 6890)
 _NOT_FOR_MAIL = "0.0.0.0/8\n127.0.0.0/8\n169.254.0.0/16\n224.0.0.0/3\n::/127\nfe80::/10\nff00::/8"
 
@@ -96,6 +97,12 @@ TABLE_OF_FILES = (
            "what clients, senders and recipients may do"),
     _lines("verify", TABLE, "verify.parse_verify", "", "xmtpd",
            "domains whose recipients are asked for at the service that gets their mail"),
+    _lines("throttles", TABLE, "throttles.parse_throttles", _THROTTLES, "xmtpd",
+           "how many sessions, messages and recipients clients and networks may have"),
+    _lines("pressure", TABLE, "pressure.parse_pressure", "", "xmtpd",
+           "what clients feel of it when the queue does not keep up"),
+    _lines("headerchecks", TABLE, "headerchecks.parse_headerchecks", "", "xmtpd",
+           "what is done about headers that break a rule"),
     _lines("injectors", TABLE, "injectors.parse_injectors", "* local",
            "mq-auth mq-bounce mq-queue mq-resolve mq-rspawn",
            "which accounts may put mail into the queue"),
@@ -111,8 +118,10 @@ TABLE_OF_FILES = (
             "the largest message taken; 0 means any size"),
     _number("maxrecipients", "1000", (1, 100000), "recipients", "xmtpd",
             "the most recipients of a message from the network (RFC 5321 asks for 100)"),
-    _number("minfree", "100M", (0, _MUCH), "bytes", "mq-queue",
+    _number("minfree", "100M", (0, _MUCH), "bytes", "xmtpd mq-queue",
             "space that must stay free on the queue's disk; less, and mail is put off with 452"),
+    _number("okfree", "150M", (0, _MUCH), "bytes", "xmtpd mq-queue",
+            "space that must be free again on the queue's disk before mail is taken as usual"),
     _number("queuelifetime", "604800", (0, 3650 * _DAY), "seconds", "mq-send",
             "how long a recipient is tried before the message is returned"),
     _number("concurrencylocal", "10", (0, 1000), "deliveries", "mq-send mq-lspawn",
@@ -161,4 +170,5 @@ TABLE_OF_FILES = (
 
 # Forms of tables that are not text; mq-makemap makes them.
 OTHER_FORMS = ("access.cdb", "access.sqlite")
+HOOKS = "hooks.py"          # a program: mq-hooks(5)
 BY_NAME = {row.name: row for row in TABLE_OF_FILES}

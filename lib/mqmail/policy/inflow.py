@@ -124,6 +124,10 @@ class PressedMessage(PressedSession):
         return self._answer(facts, _LATER)
 
 
+THROTTLES: tuple[type[_Inflow], ...] = (NewSession, NewMessage, NewRecipient)
+PRESSURES: tuple[type[_Inflow], ...] = (PressedSession, PressedMessage)
+
+
 def maker(kind: type[_Inflow]) -> Callable[[Control, Any], Check | None]:
     """A factory of one of the checks (policy/known.py); ``services.inflow`` is None where a process has
     but one session."""

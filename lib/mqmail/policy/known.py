@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mqmail.policy import access, verify
+from mqmail.policy import access, header, hooks, inflow, verify
+from mqmail.policy.facts import STAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,14 +16,19 @@ if TYPE_CHECKING:
     Factory = Callable[[Control, Any], Check | None]
 
 # Control files that the checks read: xmtpd loads them for all its sessions.
-CONTROL: tuple[str, ...] = ("access", "detaildelimiter", "verify", "destinations")
+CONTROL: tuple[str, ...] = ("access", "detaildelimiter", "verify", "destinations", "throttles",
+                            "concurrencyincoming", "headerchecks")
 
 # In the order in which they are asked unless control/checks says otherwise. A factory gets the control
 # files and the services of the process (prog/xmtpd/services.py), and returns None when there is
 # nothing to check. A name may stand for a check in several stages: one entry each.
 FACTORIES: tuple[tuple[str, Factory], ...] = (
+    *[("throttle", inflow.maker(kind)) for kind in inflow.THROTTLES],
+    *[("pressure", inflow.maker(kind)) for kind in inflow.PRESSURES],
     *[("access", access.make(stage)) for stage in access.TAGS],
     ("verify", verify.make),
+    ("header", header.make),
+    *[("hooks", hooks.make(stage)) for stage in STAGES],
 )
 
 # What is imported when it is first needed: a program that gives up the right to read its modules does so

@@ -30,6 +30,7 @@ from mqmail.net import daemon
 from mqmail.net.service import Service, refuse_caller
 from mqmail.net.stream import Deadlines
 from mqmail.net.trigger import Trigger
+from mqmail.policy.pressure import Floor
 from mqmail.queue import lines, store
 from mqmail.queue.record import Envelope, Recipient
 from mqmail.xmtp import events
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from mqmail.net.stream import Stream
 
 SOCKET = "run/queue.sock"
-CONTROL = ("me", "injectors", "databytes", "minfree", "concurrencyqueue")
+CONTROL = ("me", "injectors", "databytes", "minfree", "okfree", "concurrencyqueue")
 EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES")
 MOST_RECIPIENTS = 100000
 MOST_ENVELOPE = 32 << 20    # octets of recipients: the record has as much room for their fates
@@ -83,6 +84,7 @@ class Worker:
         self._waiting: list[waiter.Waiter] = []
         self._trigger = Trigger()
         self._users: Counter[int] = Counter()       # sessions of each uid
+        self._floor = Floor()
 
     def run(self) -> None:
         """Serve until TERM."""
@@ -142,9 +144,11 @@ class Worker:
         self.loop.call_later(0.05 if self._trigger.kept else 0.5, self._resend)
 
     def space_for(self, size: int) -> Reply | None:
-        """A refusal when the disk has too little left (SPEC: below the floor acceptance stops)."""
+        """A refusal when the disk has too little left: below minfree acceptance stops, until there is
+        okfree."""
         free, inodes = store.space()
-        if free - max(size, 0) < self.control.minfree:
+        is_low = self._floor.feel(free, self.control.minfree, self.control.okfree)
+        if is_low or free - max(size, 0) < self.control.minfree:
             return reply(452, "4.3.1", "not enough disk space")
         if inodes < 1000:
             return reply(452, "4.3.1", "not enough inodes")
