@@ -29,7 +29,7 @@ class SqliteMap:
             self._steps = 0
             self._database.set_progress_handler(self._too_long, 1000)
             self._check_index()
-        except _sqlite3.Error as error:
+        except (_sqlite3.Error, UnicodeError) as error:
             raise self._bad(error) from None
 
     def _check_index(self) -> None:

@@ -26,7 +26,7 @@ from mqmail.control.networks import parse_ip
 from mqmail.mail.address import BadAddress, parse_address, parse_path
 from mqmail.net import daemon
 from mqmail.net.owner import become_owner, owner_of
-from mqmail.policy import access
+from mqmail.policy import access, known
 from mqmail.policy.facts import Facts
 from mqmail.policy.maps import Files
 from mqmail.policy.stages import for_recipient, may_relay
@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
     given = _given(words)
     facts = _facts(given)
     reader.preload()
+    known.import_late()
     daemon.enter(home)
     become_owner(owner_of("."))
     control = reader.load(".", access.CONTROL)
