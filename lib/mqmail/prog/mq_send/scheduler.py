@@ -135,8 +135,8 @@ class Scheduler:
             yield id
 
     def _waiting_records(self) -> Iterator[object]:
-        """Those of the start. What is to wait longer than the schedule's longest interval has been put off
-        by a clock that was set back."""
+        """Those of the start. None is to wait longer than the schedule's longest interval, but for a
+        clock that was set back."""
         found, now = 0, time.time()
         latest = now + next_attempt(0.0, self.lifetime, fuzz=1.0) - self.lifetime
         for id, at in store.scan_names("wait"):
