@@ -69,7 +69,12 @@ class Home:
         self._log = Path(self.top, "log")
         words = [word for user in users for word in ("--user", user)]
         words += ["--owner", owner] if owner else []
+        words += self.prepare()
         self.run("mq-setup", "--me", ME, "--listen", f"127.0.0.1:{self.port}", *words)
+
+    def prepare(self):
+        """Before the home is made; further words for mq-setup."""
+        return []
 
     @property
     def address(self):

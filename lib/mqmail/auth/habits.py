@@ -1,5 +1,5 @@
-"""run/accounts: the busiest hour of each account, so that a restart does not make everybody's usual a
-surge. Its loss is harmless."""
+"""run/auth/accounts: the busiest hour of each account, so that a restart does not make everybody's
+usual a surge. Its loss is harmless."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from mqmail.auth.ledger import Ledger
 
-PATH = "run/accounts"
+DIRECTORY = "run/auth"
+PATH = f"{DIRECTORY}/accounts"
 EVERY = 900.0           # seconds
 _LARGEST = 64 << 20
 
@@ -58,6 +59,7 @@ class Habits:
         if data == self._written:
             return
         try:
+            files.make_directory(DIRECTORY, 0o700)      # an older home has none
             files.replace_file(PATH, data, 0o600)
             self._written = data
         except OSError as error:

@@ -114,6 +114,9 @@ TABLE_OF_FILES = (
            "which senders a login may use"),
     _lines("accountlimits", TABLE, "accountlimits.parse_accountlimits", "", "mq-auth",
            "how much a login may send within an hour"),
+    _lines("accounts", TABLE, "rights.parse_accounts", "",
+           "mq-auth mq-bounce mq-fsck mq-lspawn mq-passwd mq-qread mq-queue mq-resolve mq-rspawn mq-send"
+           " mq-setup xmtpd", "which account each program becomes in a system home"),
     _number("databytes", "0", (0, _MUCH), "bytes", "xmtpd mq-queue",
             "the largest message taken; 0 means any size"),
     _number("maxrecipients", "1000", (1, 100000), "recipients", "xmtpd",

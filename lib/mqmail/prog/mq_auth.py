@@ -27,7 +27,7 @@ from mqmail.auth.guard import Guard
 from mqmail.auth.habits import Habits
 from mqmail.auth.ledger import KINDS, Ledger, text_of
 from mqmail.auth.talk import Talk, client_of
-from mqmail.base import log, ready, unix, xtext
+from mqmail.base import log, ready, xtext
 from mqmail.base.failure import Failure
 from mqmail.control import reader
 from mqmail.control.passwd import fold
@@ -61,14 +61,14 @@ _OK = reply(250, "2.0.0", "ok")
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    ready_fd = daemon.start("mq-auth", __doc__, argv)
+    begun = daemon.start("mq-auth", __doc__, argv)
     hashes.give_memory_back()
     loop = daemon.new_loop()
     deadlines = Deadlines(loop)
-    service = Logins(loop, deadlines)
-    listener = Service(loop, deadlines, unix.listen(SOCKET), service.session, most=5000,
+    service = Logins(loop, deadlines, begun.callers(SOCKET))
+    listener = Service(loop, deadlines, begun.sockets[SOCKET], service.session, most=5000,
                        timeout=_SILENCE)
-    loop.call_soon(ready.announce, ready_fd)
+    loop.call_soon(ready.announce, begun.ready)
     daemon.run_loop(loop, lambda stopped: listener.stop(10.0, stopped), service.reload)
     service.habits.save()
     return 0
@@ -80,8 +80,10 @@ class Logins:
     control: Control
     backends: Backends
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines,
+                 callers: frozenset[int] | None) -> None:
         self.loop = loop
+        self._callers = callers
         self.guard = Guard()
         self.ledger = Ledger()
         self.habits = Habits(loop, self.ledger)
@@ -117,7 +119,7 @@ class Logins:
         known = [name for name in MECHANISMS if name in self.backends.mechanisms]
         words = ("PIPELINING", "ENHANCEDSTATUSCODES", f"AUTH {' '.join(known)}", "XMQ")
         server = Server("smtp", self.control.me, words, _LIMITS)
-        greet_trusted(stream, server, self.control.injectors, "may not ask about logins")
+        greet_trusted(stream, server, self.control.injectors, self._callers, "may not ask about logins")
         return server, Session(self, server), lambda _why: None
 
 

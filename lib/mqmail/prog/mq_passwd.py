@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PATH = "control/passwd"
 WRONG = 1               # exit code
-MODE = 0o600
+MODE, SYSTEM_MODE = 0o600, 0o640      # in a system home mq-auth has the group
 _LONGEST = 1024         # octets of a password
 _LARGEST = 64 << 20
 
@@ -139,6 +139,8 @@ def _read() -> tuple[bytes, int, int]:
         found = os.stat(PATH)
         return files.read_bounded(PATH, _LARGEST), found.st_mode & 0o777, found.st_gid
     except FileNotFoundError:
+        if os.stat(".").st_uid == 0:        # a system home
+            return b"", SYSTEM_MODE, reader.load(".", ["accounts"]).accounts.of("mq-auth").gid
         return b"", MODE, -1
     except OSError as error:
         raise Temporary(f"{PATH}: {error.strerror}") from None

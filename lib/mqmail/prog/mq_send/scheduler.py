@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from mqmail.base import log, program, unix
+from mqmail.base import log, program
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
 from mqmail.control.values import account_deliveries
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from mqmail.base import unix
     from mqmail.control.destinations import Destination
     from mqmail.prog.mq_send.verdicts import Verdict
     from mqmail.queue.record import Recipient
@@ -72,9 +73,9 @@ class Scheduler:
         """Seconds a recipient is tried."""
         return float(self._control.queuelifetime)
 
-    def start(self) -> None:
+    def start(self, listener: unix.socket) -> None:
         """Listen for new ids, then look through the queue."""
-        self._trigger = unix.listen(trigger.PATH, mode=0o600, kind=unix.SOCK_DGRAM)
+        self._trigger = listener
         self._trigger.setblocking(False)
         self.loop.add_reader(self._trigger.fileno(), self._triggered)
         self._rescan()
