@@ -8,7 +8,7 @@ import pytest
 from mqmail.base.failure import BadFile
 from mqmail.base.waiter import run
 from mqmail.control import lines
-from mqmail.control.access import parse_access, parse_key
+from mqmail.control.access import parse_access, parse_key, unknown_sets
 from mqmail.control.actions import parse_action
 from mqmail.policy import access, known
 from mqmail.policy.facts import Facts
@@ -148,6 +148,12 @@ def test_a_mistake_is_named_with_its_line(text, said):
     assert caught.value.text.startswith(said)
 
 
+def test_option_sets_that_are_not_there():
+    found = parse("From:a.example set:one\nTo:x@ OK\nTo:y@ set:two OK\nTo:z@ set:one REJECT\n")
+    [text] = unknown_sets("control/access", found, ["two"].__contains__)
+    assert text.startswith("control/access line 1: there is no option set one: write one OPTION=VALUE")
+
+
 def test_a_local_part_with_spaces():
     assert parse('To:"a b"@example.org DEFER x').entries == {'to:"a b"@example.org': "DEFER x"}
 
@@ -214,8 +220,8 @@ def test_helo_literals():
     assert entry(text, "helo", helo="192.0.2.3") is None
 
 
-@pytest.mark.parametrize("helo", ["to:bob@example.org", "postmaster@", "<>", "*", "192.0.2.0/24", "#words",
-                                  ""])
+@pytest.mark.parametrize("helo", ["to:bob@example.org", "postmaster@", "<>", "*", "192.0.2.0/24",
+                                  "#words", ""])
 def test_a_client_cannot_name_a_key_of_another_kind(helo):
     text = "To:bob@example.org OK\npostmaster@ OK\n<> OK\nTo:* OK\n192.0.2.0/24 OK"
     assert entry(text, "helo", helo=helo) is None

@@ -176,13 +176,14 @@ def test_check_names_what_one_file_expects_of_another(home):
     write(home, credentials="isp alice correct-horse\n", fallbackroute="mx.example auth=last\n",
           smtproutes="a.example:mx.example auth=isp\n:mx.example auth=gone\n",
           senderroutes="b.example:mx.example auth=isp\nc@b.example:mx.example auth=other\n",
-          aliases="x: @lists:, @one:\ny: @two:a@b.example\n")
+          aliases="x: @lists:, @one:\ny: @two:a@b.example\n", verify=".c.example lists\n* four\n")
     assert [text.split(": write")[0] for text in check(home)] == [
         "control/aliases line 1: there is no destination one",
         "control/aliases line 2: there is no destination two",
         "control/smtproutes: the line for all: there is no entry gone",
         "control/senderroutes: c@b.example: there is no entry other",
-        "control/fallbackroute: mx.example: there is no entry last"]
+        "control/fallbackroute: mx.example: there is no entry last",
+        "control/verify: *: there is no destination four"]
 
 
 def test_check_names_what_this_host_lacks(home):

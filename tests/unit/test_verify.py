@@ -1,4 +1,4 @@
-"""Recipients are verified at their LMTP service: what is asked and remembered, and what trouble means."""
+"""Recipients are verified at their LMTP service: what is asked, remembered, and done in trouble."""
 
 import asyncio
 import os
@@ -93,7 +93,8 @@ def test_which_line_counts():
 
 
 @pytest.mark.parametrize("text", ["example.org", "example.org a/b", "a@b lists",
-                                  "example.org lists trouble=no", "example.org lists timeout=0", "example.org lists x=y",
+                                  "example.org lists trouble=no", "example.org lists timeout=0",
+                                  "example.org lists x=y",
                                   "a lists\nA lists", "example.org lists trouble=defer trouble=accept"])
 def test_mistakes(text):
     with pytest.raises(BadFile):

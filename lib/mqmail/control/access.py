@@ -17,6 +17,7 @@ from mqmail.mail.address import BadAddress, domain_of, local_of, lower_ascii, pa
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from mqmail.control.lines import Lines
@@ -33,24 +34,36 @@ _KINDS = ("an address such as user@example.org, user@, a domain, .domain for all
 class Access:
     """*entries*: canonical key to action, both as text. *words*: what kinds of keys there are, so that
     nobody looks for others: tags (UNTAGGED for keys without), and lengths of networks as ``4/24``,
-    ``6/48``."""
+    ``6/48``. *sets*: the option sets that actions name, each with the first line that does."""
 
     entries: dict[str, str]
     words: frozenset[str]
+    sets: dict[str, int]
 
 
 def parse_access(lines: Lines, _me: str) -> Access:
     """Lines ``[TAG:]KEY ACTION``."""
     entries: dict[str, str] = {}
     words: set[str] = set()
+    sets: dict[str, int] = {}
     same: dict[str, str] = {}       # a million entries have few different actions
     for line in lines:
         key, action = parse_line(line)
         if key in entries:
             raise ValueError(f"{key[:80]!a} is given twice: remove one of the lines")
-        entries[key] = same.setdefault(action, action)
+        if action not in same:
+            same[action] = action
+            if action[:4] == "set:":
+                sets.setdefault(parse_action(action, tag_of(key)).options, lines.number)
+        entries[key] = same[action]
         words.update(words_of(key))
-    return Access(entries, frozenset(words))
+    return Access(entries, frozenset(words), sets)
+
+
+def unknown_sets(path: str, table: Access, known: Callable[[str], bool]) -> list[str]:
+    """What is wrong with a *table* at *path* that names option sets which are not *known*."""
+    return [f"{path} line {number}: there is no option set {name}: write {name} OPTION=VALUE into"
+            " control/optionsets" for name, number in table.sets.items() if not known(name)]
 
 
 def parse_line(line: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from mqmail.control import reader
 from mqmail.control.lines import Lines
 from mqmail.control.routes import Route
 from mqmail.control.table import BY_NAME, HOOKS, LINE, NUMBER, OTHER_FORMS, TABLE_OF_FILES, Row
+from mqmail.control.verify import unknown_destinations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Survey:
             self.settings[row.name] = self.settings.get(row.name) or self._read(row, self._me)
         self._look_for_unknown(names)
         self._check(("aliases", self._destinations), ("smtproutes", self._entries),
-                    ("senderroutes", self._entries), ("fallbackroute", self._entries))
+                    ("senderroutes", self._entries), ("fallbackroute", self._entries),
+                    ("verify", self._services))
 
     def look_around(self) -> None:
         """Note also what the files name and this host does not have."""
@@ -116,6 +118,11 @@ class Survey:
         known = self.settings["destinations"].content
         if known is not None:
             yield from reader.unknown_destinations(self._directory.path, aliases.content, known)
+
+    def _services(self, verify: Setting) -> Iterator[str]:
+        known = self.settings["destinations"].content
+        if known is not None:
+            yield from unknown_destinations(verify.path, verify.content, known)
 
     def _entries(self, routes: Setting) -> Iterator[str]:
         """The entries of credentials that routes name."""

@@ -9,6 +9,7 @@ from mqmail.mail.address import is_destination
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from mqmail.control.destinations import Destinations
     from mqmail.control.lines import Lines
 
 DEFER, ACCEPT = "defer", "accept"
@@ -39,6 +40,13 @@ class Verify:
             if name in self.domains:
                 return self.domains[name]
         return None
+
+
+def unknown_destinations(path: str, verify: Verify, known: Destinations) -> list[str]:
+    """What is wrong with *verify*, read from *path*, where it names destinations not in *known*."""
+    return [f"{path}: {name or _ALL}: there is no destination {one.destination}: write one into"
+            " control/destinations" for name, one in verify.domains.items()
+            if known.lookup(one.destination) is None]
 
 
 def parse_verify(lines: Lines, _me: str) -> Verify:

@@ -8,7 +8,7 @@ import time
 
 from mqmail.base import log
 from mqmail.base.failure import BadFile
-from mqmail.control.verify import ACCEPT
+from mqmail.control.verify import ACCEPT, unknown_destinations
 from mqmail.mail.address import domain_of, lower_ascii
 from mqmail.policy.stages import Check
 from mqmail.policy.verdict import DEFER, NO_OPINION, REJECT, Verdict
@@ -130,10 +130,8 @@ def _trouble(wanted: Verification) -> Verdict:
 
 def make(control: Control, services: Any) -> Check | None:
     """The factory, see policy/known.py. Raises BadFile for a destination that is not there."""
-    for name, wanted in control.verify.domains.items():
-        if control.destinations.lookup(wanted.destination) is None:
-            raise BadFile(f"control/verify: {name or '*'}: there is no destination {wanted.destination}:"
-                          " write one into control/destinations")
+    for text in unknown_destinations("control/verify", control.verify, control.destinations):
+        raise BadFile(text)
     if not control.verify.domains:
         return None
     kept = services.kept.get("verify")
