@@ -93,7 +93,7 @@ def test_a_clock_that_was_set_back_while_nothing_ran(world):
     (home.path / "open").touch()
     home.start()
     home.wait_for("bob")
-    assert home.log("event=delivered", id, f"address=bob@{ME}")
+    home.wait_for_log("event=delivered", id, f"address=bob@{ME}")
 
 
 def test_the_lifetime_is_not_over_before_a_last_attempt(world):
