@@ -80,7 +80,8 @@ def test_an_envelope_without_end_is_refused_for_all(queue, connect, body):
 
 
 @pytest.mark.parametrize(("daemon", "name"), [
-    ("mq-queue", "queue"), ("mq-resolve", "resolve"), ("mq-bounce", "bounce"), ("mq-rspawn", "remote")])
+    ("mq-queue", "queue"), ("mq-resolve", "resolve"), ("mq-bounce", "bounce"), ("mq-rspawn", "remote"),
+    ("mq-auth", "auth")])
 def test_strangers_are_not_kept(queue, connect, daemon, name):
     (queue / "control/injectors").write_text("* none\n")
     if daemon == "mq-queue":

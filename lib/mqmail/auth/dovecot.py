@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mqmail.net.stream import Deadlines, Stream
 
 SECONDS = 30.0          # for an answer; Dovecot itself waits before it tells a failure
+IDLE = 60.0             # seconds without a question; a Dovecot that is to end waits for us to hang up
 MOST_WAITING = 1000
 _LONGEST = 16384        # octets of a line
 _ESCAPES = {"\1": "\x011", "\t": "\x01t", "\r": "\x01r", "\n": "\x01n", "\0": "\x010"}
@@ -52,6 +53,7 @@ class Dovecot:
         self._connecting: list[Waiter] = []
         self._waiting: dict[int, Waiter] = {}
         self._last = 0
+        self._asked = 0.0       # when the last question was
         self.mechanisms: frozenset[str] = frozenset()
 
     async def begin(self, mechanism: str, first: bytes | None, ip: str) -> Said:
@@ -74,6 +76,7 @@ class Dovecot:
     async def _ask(self, number: int, fields: list[str]) -> Said:
         if self._stream is None or len(self._waiting) >= MOST_WAITING:
             raise Temporary(f"{self._path}: Dovecot has ended, or has too much to do")
+        self._asked = self._loop.time()
         waiter = self._waiting[number] = Waiter()
         self._stream.write("\t".join(fields).encode() + b"\n")
         timer = self._loop.call_later(SECONDS, waiter.fail, Temporary(f"{self._path}: no answer"))
@@ -116,6 +119,7 @@ class Dovecot:
             self._stream.expire_after(0.0)
             self._ready = True
             self._wake()
+            self._loop.call_later(IDLE, self._hang_up, self._stream)
         elif kind in ("OK", "FAIL", "CONT"):
             said = _said(fields)
             waiter = self._waiting.get(said.number)
@@ -136,6 +140,14 @@ class Dovecot:
         for waiter in waiting.values():
             waiter.fail(Temporary(f"{self._path}: {why}"))
         self._wake()
+
+    def _hang_up(self, stream: Stream) -> None:
+        """If nobody has asked for a while."""
+        left = self._asked + IDLE - self._loop.time()
+        if left > 0.0 or self._waiting:
+            self._loop.call_later(max(left, 1.0), self._hang_up, stream)
+        else:
+            stream.close()
 
     def _wake(self) -> None:
         connecting, self._connecting = self._connecting, []

@@ -19,9 +19,13 @@ The password is asked for at a terminal, else it is the first line of the input.
 
 from __future__ import annotations
 
+import binascii  # noqa: F401  these four are wanted late, when the interpreter's own files may be out of
 import fcntl
+import hmac  # noqa: F401                            our reach
 import os
+import stringprep  # noqa: F401
 import termios
+import unicodedata  # noqa: F401
 
 from mqmail.auth import hashes
 from mqmail.base import files
