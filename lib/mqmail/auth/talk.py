@@ -58,13 +58,13 @@ def client_of(text: str) -> Client:
 
 
 class Talk:
-    """One session's. *host*: our name, for challenges."""
+    """One session's. *host*: our name, for challenges. ``backends`` may be replaced between exchanges."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, backends: Backends, guard: Guard,
                  host: str) -> None:
         self.client = Client({})
         self._loop = loop
-        self._backends = backends
+        self.backends = backends
         self._guard = guard
         self._host = host
         self._failures = 0
@@ -95,7 +95,7 @@ class Talk:
     def _begin(self, mechanism: str) -> Reply | None:
         """A new exchange; a reply if there is to be none."""
         self._exchange = None
-        ours, shown = self._backends.mechanisms, self.client.offered
+        ours, shown = self.backends.mechanisms, self.client.offered
         if mechanism not in ours or shown is not None and mechanism not in shown:
             return _NOT_OFFERED
         if not self._guard.begin_address(self.client.ip, self._loop.time()):
@@ -104,11 +104,11 @@ class Talk:
         return None
 
     def _make(self, mechanism: str) -> _Exchange:
-        dovecot = self._backends.relay(mechanism)
+        dovecot = self.backends.relay(mechanism)
         if dovecot is not None and mechanism not in ("PLAIN", "LOGIN"):
             return _Relayed(self, mechanism, dovecot)
         return _Own(self, mechanism, saslserver.Session(
-            _coded(os.urandom(18)), self._host, self.client.offered or tuple(self._backends.mechanisms),
+            _coded(os.urandom(18)), self._host, self.client.offered or tuple(self.backends.mechanisms),
             self.client.bindings, self.client.certificate))
 
     def hold(self, login: str) -> None:
@@ -120,13 +120,13 @@ class Talk:
         """The answer to a question of saslserver."""
         kind = type(question)
         if kind is Password:
-            return await self._backends.password(question.login, question.password, self.client.ip)
+            return await self.backends.password(question.login, question.password, self.client.ip)
         if kind is Keys:
-            return self._backends.keys(question.login)
+            return self.backends.keys(question.login)
         if kind is Secret:
-            return self._backends.secret(question.login)
+            return self.backends.secret(question.login)
         assert kind is Token
-        return await self._backends.token(question.login, question.token, self.client.ip)
+        return await self.backends.token(question.login, question.token, self.client.ip)
 
     # --- outcomes ---
 

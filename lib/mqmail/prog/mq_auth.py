@@ -159,6 +159,7 @@ class Session:
     async def _auth(self, event: events.Auth) -> None:
         if event.first:
             self._service.look_again()
+            self._talk.backends = self._service.backends
         answer = await self._talk.answer(event)
         if self._server.closed:
             return
