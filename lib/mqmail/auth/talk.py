@@ -58,7 +58,7 @@ def client_of(text: str) -> Client:
 
 
 class Talk:
-    """One session's. *host*: our name, for challenges. ``backends`` may be replaced between exchanges."""
+    """One session's. *host*: our name, for challenges. ``backends`` may be replaced at any time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, backends: Backends, guard: Guard,
                  host: str) -> None:
