@@ -253,6 +253,14 @@ def test_recipients_of_a_relay_domain_and_the_others_of_a_backup_mx():
     assert session(text, facts())[0].action == NEXT
 
 
+@pytest.mark.parametrize("key", ["Connect:192.0.2.9", "Helo:h.example", "From:example.com"])
+@pytest.mark.parametrize("action", ["REJECT", "DEFER", "DISCARD"])
+def test_who_is_not_wanted_does_not_get_through_to_recipients_of_a_relay_domain(key, action):
+    given = facts(recipient="alice@example.net")
+    said, anywhere = session(f"To:@example.net RELAY\n{key} {action}", given)
+    assert (said.action, anywhere) == (action.lower(), False)
+
+
 def test_a_client_that_may_relay():
     said, anywhere = session("Connect:192.0.2.0/24 RELAY", facts(recipient="x@far.example"))
     assert (said.action, anywhere) == (NEXT, True)

@@ -18,7 +18,7 @@ from mqmail.net.stream import Deadlines, connect_unix
 from mqmail.policy import verify
 from mqmail.policy.asking import Asker
 from mqmail.policy.facts import Facts
-from mqmail.policy.verdict import DEFER, NEXT, REJECT
+from mqmail.policy.verdict import DEFER, NEXT, OK, REJECT, RELAY, Verdict
 from support.home import free_port
 from support.lmtpservice import CLOSE, LmtpService
 
@@ -38,12 +38,12 @@ class Desk:
     """A process with the check; *asked*: what the service heard."""
 
     def __init__(self, answer, text="example.org lists", now=lambda: 100.0,
-                 destination="unix:lists.sock", port=0, most=verify.MOST):
+                 destination="", port=0, most=verify.MOST, name="lists.sock"):
         self.asked = []
         self.mails = 0
         self._answer = answer
-        self.service = LmtpService("lists.sock", None, False, self._on_mail, self._on_rcpt, port)
-        destinations = parse(f"lists:lmtp:{destination}", parse_destinations)
+        self.service = LmtpService(name, None, False, self._on_mail, self._on_rcpt, port)
+        destinations = parse(f"lists:lmtp:{destination or f'unix:{name}'}", parse_destinations)
         self.services = SimpleNamespace(connect=self._connect, loop=None, deadlines=None, kept={})
         self.check = verify.Verified(parse(text), destinations, verify.Memory(now, most),
                                      Asker(self.services, "m.example").ask)
@@ -58,8 +58,9 @@ class Desk:
         self.asked.append(argument)
         return self._answer(argument)
 
-    def look(self, recipient="bob@example.org"):
+    def look(self, recipient="bob@example.org", said=None):
         facts = Facts("s")
+        facts.said = said or {}
         facts.recipient = recipient
         said = self.check.look(facts)
         return said if hasattr(said, "action") else run(said)
@@ -73,6 +74,20 @@ def test_the_service_decides():
     assert desk.asked == ["TO:<bob@example.org>", "TO:<zoe@example.org>"]
     assert desk.service.sessions == 1
     assert desk.service.asked == []         # no message came of it
+
+
+@pytest.mark.parametrize(("said", "action"), [(GOOD, RELAY), (NOBODY, REJECT), (CLOSE, DEFER)])
+def test_a_domain_that_is_not_ours(said, action):
+    desk = Desk(lambda argument: said, "example.org lists relay=yes")
+    assert [desk.look().action, desk.look().action] == [action, action]
+    desk = Desk(lambda argument: CLOSE, "example.org lists relay=yes trouble=accept", name="2.sock")
+    assert desk.look().action == RELAY
+
+
+def test_a_client_that_is_not_wanted_cannot_relay():
+    desk = Desk(lambda argument: GOOD, "example.org lists relay=yes")
+    assert desk.look(said={"mail": Verdict(REJECT)}).action == NEXT
+    assert desk.look(said={"mail": Verdict(OK)}).action == RELAY
 
 
 def test_other_domains_are_nobodys_business():
@@ -94,7 +109,7 @@ def test_which_line_counts():
 
 @pytest.mark.parametrize("text", ["example.org", "example.org a/b", "a@b lists",
                                   "example.org lists trouble=no", "example.org lists timeout=0",
-                                  "example.org lists x=y",
+                                  "example.org lists x=y", "a.example lists relay=1",
                                   "a lists\nA lists", "example.org lists trouble=defer trouble=accept"])
 def test_mistakes(text):
     with pytest.raises(BadFile):

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 DEFER, ACCEPT = "defer", "accept"
 DEFAULT_TIMEOUT = 15        # seconds: a client waits 300 for RCPT's answer (RFC 5321 4.5.3.2.3)
 _ALL = "*"
-_FORM = "write DOMAIN DESTINATION [trouble=defer|accept] [timeout=SECONDS]"
+_FORM = "write DOMAIN DESTINATION [trouble=defer|accept] [relay=yes|no] [timeout=SECONDS]"
 
 
 @value
 class Verification:
     """*destination*: whose service is asked. *trouble*: what becomes of recipients while it does not
-    answer. *timeout* in seconds for each step."""
+    answer. *timeout* in seconds for each step. *relay*: a recipient that it takes is taken from
+    everybody, though the domain is not ours."""
 
     destination: str
     trouble: str = DEFER
     timeout: int = DEFAULT_TIMEOUT
+    relay: bool = False
 
 
 @value
@@ -50,7 +52,7 @@ def unknown_destinations(path: str, verify: Verify, known: Destinations) -> list
 
 
 def parse_verify(lines: Lines, _me: str) -> Verify:
-    """Lines ``DOMAIN DESTINATION [trouble=defer|accept] [timeout=SECONDS]``."""
+    """Lines ``DOMAIN DESTINATION [trouble=defer|accept] [relay=yes|no] [timeout=SECONDS]``."""
     found: dict[str, Verification] = {}
     for line in lines:
         name, *words = line.split()
@@ -64,9 +66,9 @@ def parse_verify(lines: Lines, _me: str) -> Verify:
 def _parse(words: list[str]) -> Verification:
     if not words or not is_destination(words[0]):
         raise ValueError(f"no destination: {_FORM}")
-    options = facts(words[1:], ("trouble", "timeout"))
-    trouble = options.get("trouble", DEFER)
-    if trouble not in (DEFER, ACCEPT):
-        raise ValueError(f"trouble={trouble}: {_FORM}")
+    options = facts(words[1:], ("trouble", "relay", "timeout"))
+    trouble, relay = options.get("trouble", DEFER), options.get("relay", "no")
+    if trouble not in (DEFER, ACCEPT) or relay not in ("yes", "no"):
+        raise ValueError(f"trouble={trouble} relay={relay}: {_FORM}")
     timeout = number(options["timeout"], "seconds", 1, 120) if "timeout" in options else DEFAULT_TIMEOUT
-    return Verification(words[0], trouble, timeout)
+    return Verification(words[0], trouble, timeout, relay == "yes")

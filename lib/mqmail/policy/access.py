@@ -23,8 +23,8 @@ from mqmail.control.networks import parse_ip
 from mqmail.control.whose import without_detail
 from mqmail.mail.address import BadAddress, check_domain, domain_of, local_of, lower_ascii
 from mqmail.policy.maps import Files, Maps
-from mqmail.policy.stages import Check
-from mqmail.policy.verdict import DEFER, NEXT, NO_OPINION, REJECT, Verdict
+from mqmail.policy.stages import KEPT, Check
+from mqmail.policy.verdict import DEFER, DISCARD, NEXT, NO_OPINION, REJECT, RELAY, Verdict
 from mqmail.xmtp.reply import reply
 
 TYPE_CHECKING = False
@@ -137,13 +137,22 @@ def parsed(entry: Entry) -> actions.Action:
         raise BadFile(f"{entry.path}: {entry.key[:80]}: {error}") from None
 
 
-def judged(entry: Entry, facts: Facts) -> Verdict:
-    """What it means for a session. Raises BadFile."""
+def held_against(facts: Facts) -> bool:
+    """Whether the client, its HELO name or the sender has been refused: only OK lifts that, and RELAY is
+    not OK, or a relay's whole domain would be open to those whom nobody wants."""
+    return any([facts.said[stage].action in (REJECT, DISCARD, DEFER) for stage in KEPT
+                if stage in facts.said])
+
+
+def judged(entry: Entry, facts: Facts, stage: str) -> Verdict:
+    """What it means at *stage* of a session. Raises BadFile."""
     action = parsed(entry)
     why = f"{entry.path}: {entry.key}"
     for need in action.needs:
         if not (facts.tls if need == "tls" else facts.login):
             return Verdict(REJECT, _NEED[need], why=why, options=action.options)
+    if stage == "rcpt" and action.verb == RELAY and held_against(facts):
+        return Verdict(NEXT, options=action.options)
     return Verdict(action.verb or NEXT, action.reply, why=why, options=action.options)
 
 
@@ -163,7 +172,7 @@ class Access(Check):
             return NO_OPINION       # a user of this host
         try:
             entry = find(self._table, self.stage, facts, self._delimiters)
-            return NO_OPINION if entry is None else judged(entry, facts)
+            return NO_OPINION if entry is None else judged(entry, facts, self.stage)
         except BadFile as error:
             log.event("bad_table", session=facts.session, error=error.text[:500])
             return Verdict(DEFER, _TROUBLE, why=error.text[:500])

@@ -10,8 +10,9 @@ from mqmail.base import log
 from mqmail.base.failure import BadFile
 from mqmail.control.verify import ACCEPT, unknown_destinations
 from mqmail.mail.address import domain_of, lower_ascii
+from mqmail.policy.access import held_against
 from mqmail.policy.stages import Check
-from mqmail.policy.verdict import DEFER, NO_OPINION, REJECT, Verdict
+from mqmail.policy.verdict import DEFER, NO_OPINION, REJECT, RELAY, Verdict
 from mqmail.xmtp.reply import Reply, reply
 
 TYPE_CHECKING = False
@@ -92,9 +93,9 @@ class Verified(Check):
         key = wanted.destination, lower_ascii(facts.recipient)
         known = self._memory.known(key)
         if known is not None:
-            return _verdict(known[0])
+            return _verdict(facts, wanted, known[0])
         if self._memory.is_away(wanted.destination):
-            return _trouble(wanted)
+            return _trouble(facts, wanted)
         return self._look(facts, wanted, key)
 
     async def _look(self, facts: Facts, wanted: Verification, key: tuple[str, str]) -> Verdict:
@@ -106,10 +107,10 @@ class Verified(Check):
         if answer is None or 400 <= answer.code < 500 or answer.code in _OURS:
             log.event("verify_failed", session=facts.session, destination=wanted.destination,
                       recipient=facts.recipient, said=answer.said()[:_LONGEST_TEXT] if answer else "")
-            return _trouble(wanted)
+            return _trouble(facts, wanted)
         refusal = answer if answer.code >= 500 and not _is_elsewhere(answer) else None
         self._memory.learn(key, refusal)
-        return _verdict(refusal)
+        return _verdict(facts, wanted, refusal)
 
 
 def _is_elsewhere(answer: Reply) -> bool:
@@ -117,15 +118,19 @@ def _is_elsewhere(answer: Reply) -> bool:
     return answer.code == 551 and "<" in answer.text
 
 
-def _verdict(refusal: Reply | None) -> Verdict:
+def _verdict(facts: Facts, wanted: Verification, refusal: Reply | None) -> Verdict:
     if refusal is None:
-        return NO_OPINION
+        relays = wanted.relay and not held_against(facts)
+        return Verdict(RELAY, why="verified") if relays else NO_OPINION
     text = refusal.lines[0][:_LONGEST_TEXT] or "no such recipient"
     return Verdict(REJECT, Reply(refusal.code, (text,), refusal.status or "5.1.1"), why="not verified")
 
 
-def _trouble(wanted: Verification) -> Verdict:
-    return NO_OPINION if wanted.trouble == ACCEPT else Verdict(DEFER, _LATER, why="cannot be verified")
+def _trouble(facts: Facts, wanted: Verification) -> Verdict:
+    """Taken as if verified, or put off."""
+    if wanted.trouble == ACCEPT:
+        return _verdict(facts, wanted, None)
+    return Verdict(DEFER, _LATER, why="cannot be verified")
 
 
 def make(control: Control, services: Any) -> Check | None:

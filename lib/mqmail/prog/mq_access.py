@@ -125,7 +125,7 @@ class Session:
         if entry is None:
             self.lines.append(f"{name}: no entry")
             return NO_OPINION
-        said = access.judged(entry, self._facts)
+        said = access.judged(entry, self._facts, stage)
         self.lines.append(f"{name}: {_place(entry)}: {entry.key} {entry.action}")
         if said.action == REJECT and access.parsed(entry).verb != REJECT:
             self.lines.append(f"{name}: what REQUIRE wants is not there")
