@@ -140,13 +140,13 @@ def test_a_burst_is_answered_in_order(shared):
     replies = shared.session(dialogue("burst@x.example", ALICE, f"nobody@{ME}", FAR), **REMOTE)
     assert replies[0] == f"220 {ME} at your service ESMTP"
     assert replies[1] == f"250-{ME}"
-    words = {line[4:].split(" ")[0] for line in replies[2:9]}
+    words = {line[4:].split(" ")[0] for line in replies[2:10]}
     assert words == {"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN",
-                     "ENHANCEDSTATUSCODES"}
-    assert [line[:9] for line in replies[9:13]] == ["250 2.1.0", "250 2.1.5", "550 5.1.1", "550 5.7.1"]
-    assert replies[13] == "354 go ahead"
+                     "ENHANCEDSTATUSCODES", "PRDR"}
+    assert [line[:9] for line in replies[10:14]] == ["250 2.1.0", "250 2.1.5", "550 5.1.1", "550 5.7.1"]
+    assert replies[14] == "354 go ahead"
     record, = shared.records("burst@x.example")
-    assert replies[14:] == [f"250 2.0.0 ok {record['id']}", "221 2.0.0 goodbye"]
+    assert replies[15:] == [f"250 2.0.0 ok {record['id']}", "221 2.0.0 goodbye"]
 
 
 def test_relayclient_may_relay_and_its_value_is_appended(shared):
@@ -174,9 +174,9 @@ def test_databytes_is_overridden(shared):
     ("", "250 2.1.5 recipient ok")])
 def test_rblsmtpd_refuses_every_recipient(shared, value, answer):
     replies = shared.session(dialogue("", ALICE), RBLSMTPD=value, **REMOTE)
-    assert replies[9] == "250 2.1.0 sender ok"
-    assert replies[10] == answer
-    assert replies[11] == ("354 go ahead" if answer[0] == "2" else "554 5.5.1 no valid recipients")
+    assert replies[10] == "250 2.1.0 sender ok"
+    assert replies[11] == answer
+    assert replies[12] == ("354 go ahead" if answer[0] == "2" else "554 5.5.1 no valid recipients")
 
 
 def test_a_variable_that_cannot_be_used_is_temporary(shared):

@@ -8,6 +8,7 @@ import pytest
 
 from mqmail.base.failure import BadFile
 from mqmail.control import reader
+from mqmail.control.listeners import Listener
 from mqmail.control.survey import Survey
 from mqmail.control.table import BY_NAME
 
@@ -51,7 +52,7 @@ def test_missing_files_mean_the_defaults(home):
     assert found.locals == {"mail.example.org"}
     assert (found.databytes, found.queuelifetime, found.minfree) == (0, 604800, 100 << 20)
     assert found.detaildelimiter == "+"
-    assert found.listeners == (("127.0.0.1", 2525),)
+    assert found.listeners == (Listener("127.0.0.1", 2525),)
     assert found.injectors.level(4242) == "local"
     assert found.aliases.lookup("x@mail.example.org", found.locals) is None
 

@@ -10,12 +10,15 @@ import pytest
 from mqmail.base.failure import BadFile
 from mqmail.control import (
     aliases,
+    certificates,
     destinations,
     domains,
     hosts,
     injectors,
     lines,
+    listeners,
     networks,
+    optionsets,
     remote,
     routes,
     tlspolicy,
@@ -37,7 +40,9 @@ PARSERS = {
     "remotesessions": remote.parse_sessions,
     "resolvers": hosts.parse_resolvers,
     "destinations": destinations.parse_destinations,
-    "listeners": hosts.parse_listeners,
+    "listeners": listeners.parse_listeners,
+    "optionsets": optionsets.parse_optionsets,
+    "tlscertificates": certificates.parse_certificates,
     "injectors": injectors.parse_injectors,
 }
 
@@ -187,7 +192,41 @@ def test_remote_timeouts_and_sessions():
 
 
 def test_listeners():
-    assert parse("listeners", "127.0.0.1:2525\n[::1]:25\n") == (("127.0.0.1", 2525), ("::1", 25))
+    found = parse("listeners", "127.0.0.1:2525\n[::1]:25 role=lmtp set=x\n"
+                  "unix:/run/a role=submission\n")
+    assert found == (listeners.Listener("127.0.0.1", 2525), listeners.Listener("::1", 25, "", "lmtp", "x"),
+                     listeners.Listener(path="/run/a", role="submission"))
+    assert [one.place for one in found] == ["127.0.0.1:2525", "[::1]:25", "unix:/run/a"]
+    [one] = parse("listeners", "0.0.0.0:25 proxy=10.0.0.0/8,::1 xclient=192.0.2.1\n")
+    assert one.proxy.contains("10.1.2.3")
+    assert one.proxy.contains("::1")
+    assert not one.proxy.contains("192.0.2.1")
+    assert one.xclient.contains("192.0.2.1")
+
+
+def test_option_sets_lie_above_each_other():
+    found = parse("optionsets", "mx greetdelay=2 prdr=no\n"
+                  "friends greetdelay=0 databytes=1K checks=spf,helo\nsubmission auth=login\nclosed checks=none auth=none\n")
+    assert found.options("mx") == optionsets.Options(greetdelay=2, prdr=False)
+    friends = found.options("mx", "friends")
+    assert friends == optionsets.Options(prdr=False, databytes=1024, checks=("spf", "helo"))
+    assert found.options("submission").auth == ("LOGIN",)
+    assert found.options("submission").tls == "require"
+    closed = found.options("submissions", "closed")
+    assert closed.checks == closed.auth == ()
+    assert found.options("lmtp", "unknown") == optionsets.Options()
+    assert found.has("friends")
+    assert found.has("mx")
+    assert not found.has("unknown")
+
+
+def test_certificates_are_found_by_name():
+    found = parse("tlscertificates", "* a.pem a.key\nMx.example.org b.pem b.key\n.example.org c d\n")
+    for name, certificate in (("", "a.pem"), ("mx.example.org", "b.pem"), ("MX.EXAMPLE.ORG", "b.pem"),
+                              ("www.example.org", "c"), ("a.b.example.org", "c"),
+                              ("example.org", "a.pem")):
+        assert found.find(name)[0] == certificate
+    assert parse("tlscertificates", "").files == {}
 
 
 def test_destinations():
@@ -337,6 +376,20 @@ MISTAKES = [
     ("listeners", "127.0.0.1", "not a port"),
     ("listeners", "::1:25", "not ADDRESS:PORT"),
     ("listeners", "127.0.0.1:0", "not a port"),
+    ("listeners", "127.0.0.1:25 role=mta", "role=mta: write one of mx, submission"),
+    ("listeners", "127.0.0.1:25 proxy=localhost", "is not a network"),
+    ("listeners", "127.0.0.1:25 set=a/b", "is not a name"),
+    ("listeners", "127.0.0.1:25 listen=1", "write no other facts than role="),
+    ("listeners", "unix:run/x", "an absolute path"),
+    ("optionsets", "mx tls=maybe", "tls=maybe: write none, may, require or implicit"),
+    ("optionsets", "mx auth=plain,kerberos", "auth=plain,kerberos: write none, or some of plain"),
+    ("optionsets", "mx greetdelay=61", "from 0 to 60"),
+    ("optionsets", "mx tls", "the options are tls=, "),
+    ("optionsets", "mx prdr=yes prdr=no", "prdr= is given twice"),
+    ("optionsets", "mx prdr=yes\nmx prdr=no", "line 2: mx is given twice"),
+    ("tlscertificates", "mx.example.org a b", "no line is for all"),
+    ("tlscertificates", "* a", "write NAME CERTIFICATEFILE KEYFILE"),
+    ("tlscertificates", "* a b\n* c d", "line 2: \\* is given twice"),
     ("listeners", "127.0.0.1:25\n127.0.0.1:25", "line 2: 127.0.0.1:25 is given twice"),
     ("injectors", "*", "write a user"),
     ("injectors", "* root", "write a user"),

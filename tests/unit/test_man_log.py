@@ -9,11 +9,12 @@ CODE = ROOT / "lib" / "mqmail"
 
 
 def is_log_call(node):
-    """``log.event(…)``, or a method ``_log`` that hands its arguments on."""
+    """``log.event(…)``, or a method that hands its arguments on: ``_log``, or ``log`` with the session."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
         return False
     name, owner = node.func.attr, node.func.value
-    return isinstance(owner, ast.Name) and (owner.id, name) in (("log", "event"), ("self", "_log"))
+    return isinstance(owner, ast.Name) and (owner.id, name) in (
+        ("log", "event"), ("self", "_log"), ("self", "log"), ("dialogue", "log"))
 
 
 def names_of(node, tree):
@@ -40,6 +41,7 @@ def logged():
         for call in (node for node in ast.walk(tree) if is_log_call(node)):
             for name in names_of(call.args[0], tree):
                 fields = {keyword.arg for keyword in call.keywords if keyword.arg is not None}
+                fields |= {"session"} if call.func.attr == "log" else set()
                 found.setdefault(name, set()).update(fields)
     return found
 

@@ -79,7 +79,7 @@ def test_a_bug_is_temporary_and_the_next_is_asked():
 def test_an_option_set_is_in_force_for_the_checks_behind():
     facts = Facts("s")
     off, on = Says(Verdict(REJECT, NEVER), "dnsbl"), Says(Verdict(DEFER, LATER), "spf")
-    chosen = {"": None, "friends": {"spf"}}.get
+    chosen = lambda facts: {"friends": {"spf"}}.get(facts.options)  # noqa: E731
     said = ask([Says(Verdict(options="friends")), off, on], facts=facts, chosen=chosen)
     assert (said.action, said.check, off.asked) == (DEFER, "spf", 0)
     assert facts.options == said.options == "friends"

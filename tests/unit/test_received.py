@@ -32,8 +32,9 @@ def test_a_bounce(proto):
     ({"proto": "smtp"}, False, b"SMTP"),
     ({"proto": "smtp", "tls": "x"}, True, b"SMTP"),
     ({"proto": "esmtp"}, True, b"UTF8SMTP"),
-    ({"proto": "esmtp", "tls": "TLSv1.3"}, False, b"ESMTPS"),
-    ({"proto": "esmtp", "tls": "TLSv1.3", "auth": "al"}, True, b"UTF8SMTPSA"),
+    ({"proto": "esmtp", "tls": "TLSv1.3"}, False, b"ESMTPS (TLSv1.3)"),
+    ({"proto": "esmtp", "tls": "TLSv1.3", "auth": "al"}, True, b"UTF8SMTPSA (TLSv1.3)"),
+    ({"proto": "lmtp", "tls": "TLSv1.2:A-B) x"}, False, b"LMTPS (TLSv1.2/A-B+29+20x)"),
     ({"proto": "lmtp"}, False, b"LMTP"),
     ({"proto": "lmtp", "auth": "al"}, True, b"UTF8LMTPA"),
 ])

@@ -6,11 +6,16 @@ import pytest
 
 from mqmail.base.failure import Temporary, Usage
 from mqmail.base.waiter import Running
+from mqmail.control.certificates import Certificates
+from mqmail.control.listeners import Listener
+from mqmail.control.optionsets import OptionSets
 from mqmail.net.daemon import new_loop
 from mqmail.net.stream import Deadlines, connect_unix
 from mqmail.prog.xmtpd import Options, parse, peer, resolver
-from mqmail.prog.xmtpd.dialogue import SessionIds, make_server
+from mqmail.prog.xmtpd.client import Client
+from mqmail.prog.xmtpd.dialogue import SessionIds
 from mqmail.prog.xmtpd.peer import Peer
+from mqmail.prog.xmtpd.settings import Settings
 from mqmail.xmtp.client import ASK, Transaction
 
 # --- the command line ---
@@ -18,19 +23,21 @@ from mqmail.xmtp.client import ASK, Transaction
 
 def test_options(monkeypatch):
     monkeypatch.delenv("MQMAIL_HOME", raising=False)
-    assert parse([]) == Options("/var/mqmail", False, False, False, (), (), None)
-    assert parse(["--home=/h", "--local"]) == Options("/h", False, True, False, (), (), None)
+    assert parse([]) == Options("/var/mqmail", "", "", False, False, (), (), None)
+    assert parse(["--home=/h", "--local"]) == Options("/h", "", "", True, False, (), (), None)
     assert parse(["--listen", "--ready-fd", "3", "--lmtp", "--home", "/h"]) == Options(
-        "/h", True, False, True, ("",), (), 3)
+        "/h", "lmtp", "", False, True, ("",), (), 3)
+    assert parse(["--role=submission", "--set", "x"]) == Options(
+        "/var/mqmail", "submission", "x", False, False, (), (), None)
     assert parse(["--listen", "127.0.0.1:0", "--listen=[::1]:25", "--listen-fd", "5"]) == Options(
-        "/var/mqmail", False, False, True, ("127.0.0.1:0", "[::1]:25"), (5,), None)
+        "/var/mqmail", "", "", False, True, ("127.0.0.1:0", "[::1]:25"), (5,), None)
     monkeypatch.setenv("MQMAIL_HOME", "/other")
     assert parse([]).home == "/other"
 
 
 @pytest.mark.parametrize("argv", [
     ["--ready-fd", "x"], ["--ready-fd", "0"], ["--ready-fd", "+3"], ["--ready-fd"], ["--lmtp=1"], ["-x"],
-    ["--listen-fd="], ["--listen-fd", "1_0"]])
+    ["--role", "mta"], ["--set"], ["--listen-fd="], ["--listen-fd", "1_0"]])
 def test_bad_options(argv):
     with pytest.raises(Usage):
         parse(argv)
@@ -72,16 +79,17 @@ def test_the_kernel_knows_local_users():
         ours.send(b"still open")
 
 
-def test_databytes_of_the_environment_goes_first():
-    class Values:
-        smtpgreeting, databytes, maxrecipients = "mx.example ready", 5, 10
+class Values:
+    smtpgreeting, databytes, maxrecipients = "mx.example ready", 5, 10
+    optionsets, tlscertificates = OptionSets({}), Certificates({})
 
-    for databytes, size in ((None, "250 SIZE 5\r\n"), (0, "250 SIZE\r\n"), (7, "250 SIZE 7\r\n")):
-        server = make_server(Values, Peer(databytes=databytes), lmtp=False)
-        server.set_extensions(("SIZE",))
-        server.feed(b"EHLO x.example\r\n")
-        server.answer(server.next_event())
-        assert server.take_output().decode() == "250-mx.example\r\n" + size
+
+def test_databytes_of_the_environment_goes_first():
+    for databytes, size in ((None, "250-SIZE 5\r\n"), (0, "250-SIZE\r\n"), (7, "250-SIZE 7\r\n")):
+        client = Client(Settings(Values), Listener(), Peer(databytes=databytes), "s")
+        client.server.feed(b"EHLO x.example\r\n")
+        client.server.answer(client.server.next_event())
+        assert size in client.server.take_output().decode()
 
 
 def test_session_ids_differ_and_sort():

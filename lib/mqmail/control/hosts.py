@@ -1,4 +1,4 @@
-"""listeners and resolvers: addresses and ports."""
+"""Addresses and ports; resolvers."""
 
 from __future__ import annotations
 
@@ -37,17 +37,6 @@ def parse_listener(text: str) -> tuple[str, int]:
     if not (is_ipv4(host) or is_ipv6(host)):
         raise ValueError(f"{text!a} is not ADDRESS:PORT: write one such as 127.0.0.1:2525 or [::1]:2525")
     return host, parse_port(port)
-
-
-def parse_listeners(lines: Lines, _me: str) -> tuple[tuple[str, int], ...]:
-    """(address, port) of each line."""
-    found: list[tuple[str, int]] = []
-    for line in lines:
-        listener = parse_listener(line)
-        if listener in found:
-            raise ValueError(f"{line} is given twice: remove one of the lines")
-        found.append(listener)
-    return tuple(found)
 
 
 def parse_resolvers(lines: Lines, _me: str) -> tuple[tuple[str, int], ...]:

@@ -53,6 +53,14 @@ def parse_networks(lines: Iterable[str], _me: str) -> Networks:
     return Networks(networks)
 
 
+NOBODY = Networks({})
+
+
+def networks_of(text: str) -> Networks:
+    """The same with commas between them; "" holds nobody."""
+    return parse_networks(text.split(","), "") if text else NOBODY
+
+
 def _parse_network(text: str) -> tuple[int, int, int]:
     """(width, number, host bits)."""
     ip, slash, prefix = text.partition("/")

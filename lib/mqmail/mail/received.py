@@ -39,11 +39,13 @@ def _origin(host: str, via: dict[str, str], utf8: bool) -> str:
 
 
 def _protocol(via: dict[str, str], utf8: bool) -> str:
-    """The ``with`` keyword: RFC 3848, and RFC 6531 section 4.3 for UTF-8."""
+    """The ``with`` keyword: RFC 3848, and RFC 6531 section 4.3 for UTF-8; TLS's version and cipher."""
     name = (_EXTENDED_UTF8 if utf8 else _EXTENDED).get(via["proto"])
     if name is None:
         return "SMTP"
-    return name + ("S" if via.get("tls") else "") + ("A" if via.get("auth") else "")
+    tls = via.get("tls", "")
+    comment = f" ({_harmless(tls.replace(':', '/'))})" if tls else ""
+    return name + ("S" if tls else "") + ("A" if via.get("auth") else "") + comment
 
 
 def _client(via: dict[str, str], utf8: bool) -> str:

@@ -29,10 +29,14 @@ class BlockingStream:
         self._fds: list[int] = []
         self._expires = 0.0
         self._late = False          # a write met the deadline
+        self._unread = b""
         self.closed = False
 
     async def read(self) -> bytes:
         """The next octets; b"" at the end or when the connection broke. Raises Expired."""
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
         if self._late:
             raise Expired
         if self.closed:
@@ -48,6 +52,10 @@ class BlockingStream:
         self._fds += fds
         return data
 
+    def unread(self, data: bytes) -> None:
+        """Put octets back: the next read gives them."""
+        self._unread = data + self._unread
+
     def _wait(self, fd: int, event: int) -> bool:
         """Whether *event* comes before the deadline."""
         poll = select.poll()
@@ -56,12 +64,17 @@ class BlockingStream:
 
     def has_input(self) -> bool:
         """Whether octets, or the end, can be read now."""
+        if self._unread:
+            return True
         poll = select.poll()
         poll.register(self._read, select.POLLIN)
         return bool(poll.poll(0))
 
     def read_now(self) -> bytes | None:
         """What can be read without waiting (b"": the end); None: nothing yet. Descriptors are lost."""
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
         try:
             return os.read(self._read, READ_SIZE) if self.has_input() else None
         except OSError:

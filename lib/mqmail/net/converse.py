@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
     from mqmail.net.blocking import BlockingStream
     from mqmail.net.stream import Stream
+    from mqmail.net.tls import TlsStream
+    from mqmail.xmtp.reply import Reply
     from mqmail.xmtp.server import Server
+
+    AnyStream = Stream | BlockingStream | TlsStream
 
     class Handler(Protocol):
         """What converse() needs of an application."""
@@ -29,52 +33,90 @@ if TYPE_CHECKING:
         async def settle(self) -> None: ...
 
 
+_TROUBLE = reply(421, "4.3.0", "internal trouble, try again later")
+_TIMEOUT = reply(421, "4.4.2", "timeout")
+
+
 async def converse(stream: Stream | BlockingStream, server: Server, handler: Handler,
                    timeout: float = 0.0) -> str:
-    """Serve until QUIT, the peer's end, the deadline (*timeout* seconds per read) or a bug.
+    """Serve a client that has been greeted; see Conversation."""
+    return await Conversation(stream, server, handler, timeout).run()
 
-    Returns how it ended: ``quit``, ``closed``, ``lost``, ``timeout`` or ``bug``. A bug of ours is
-    logged and said as 421: temporary.
-    """
-    try:
-        return await _talk(stream, server, handler, timeout)
-    except Expired:
-        server.close(reply(421, "4.4.2", "timeout"))
-        return "timeout"
-    except ProtocolError:
+
+class Conversation:
+    """One session: *timeout* seconds of silence end it (0: none do). ``stream`` is what is spoken over
+    now: a derived class may change it, in ``open`` or ``secure``."""
+
+    def __init__(self, stream: AnyStream, server: Server, handler: Handler,
+                 timeout: float = 0.0) -> None:
+        self.stream = stream
+        self._server = server
+        self._handler = handler
+        self._timeout = timeout
+
+    async def run(self) -> str:
+        """Serve until QUIT, the peer's end, the deadline or a bug.
+
+        Returns how it ended: ``quit``, ``closed``, ``lost``, ``timeout``, ``bug``, or what open() or
+        secure() say. A bug of ours is logged and said as 421: temporary.
+        """
+        server = self._server
+        try:
+            return await self.open() or await self._talk()
+        except Expired:
+            server.close(_TIMEOUT)
+            return "timeout"
+        except ProtocolError:
+            return "closed"
+        except Exception as error:  # noqa: BLE001  a bug of ours is temporary
+            program.bug(error)
+            server.close(_TROUBLE)
+            return "bug"
+        finally:
+            self.stream.write(server.take_output())
+            for fd in server.take_descriptors(everything=True):
+                os.close(fd)
+
+    async def open(self) -> str:
+        """What comes before the first command; a text ends the session."""
+        return ""
+
+    async def secure(self) -> str:
+        """STARTTLS has been answered with 220: shake hands. A text ends the session."""
         return "closed"
-    except Exception as error:  # noqa: BLE001  a bug of ours is temporary
-        program.bug(error)
-        server.close(reply(421, "4.3.0", "internal trouble, try again later"))
-        return "bug"
-    finally:
-        stream.write(server.take_output())
-        for fd in server.take_descriptors(everything=True):
-            os.close(fd)
 
+    async def _talk(self) -> str:
+        server, handler = self._server, self._handler
+        while True:
+            event = server.next_event()
+            if event is not None:
+                waiting = handler.handle(event)
+                if waiting is not None:
+                    await waiting
+                continue
+            if server.owing and not server.closed:
+                await handler.settle()
+                continue
+            stream = self.stream
+            stream.expire_after(self._timeout)      # its time begins here: answering may have taken long
+            out = server.take_output()
+            if out:
+                stream.write(out)
+                await stream.drain()
+            if server.at_rest:
+                why = "quit" if server.closed else await self.secure()
+                if why:
+                    return why
+                continue
+            data = await stream.read()
+            if not data:
+                return "lost"
+            server.feed(data, stream.take_fds())
+            for fd in server.take_descriptors():
+                os.close(fd)
 
-async def _talk(stream: Stream | BlockingStream, server: Server, handler: Handler,
-                timeout: float) -> str:
-    while True:
-        event = server.next_event()
-        if event is not None:
-            waiting = handler.handle(event)
-            if waiting is not None:
-                await waiting
-            continue
-        if server.owing and not server.closed:
-            await handler.settle()
-            continue
-        stream.expire_after(timeout)        # its time begins here: answering may have taken long
-        out = server.take_output()
-        if out:
-            stream.write(out)
-            await stream.drain()
-        if server.closed:
-            return "quit"
-        data = await stream.read()
-        if not data:
-            return "lost"
-        server.feed(data, stream.take_fds())
-        for fd in server.take_descriptors():
-            os.close(fd)
+    def say_goodbye(self, answer: Reply) -> None:
+        """End it from outside."""
+        self._server.close(answer)
+        self.stream.write(self._server.take_output())
+        self.stream.close()

@@ -165,14 +165,16 @@ class Workers:
     """Processes forked from this one, each running ``work(number)``, restarted when they die.
 
     A worker that dies within a second of its start is restarted after a pause that doubles from 0.1 to
-    30 s. HUP is passed on, and also to each worker that is started later: what this process has read is
-    old then. ``run`` returns after TERM or INT, when all workers have ended (killed after GRACE
-    seconds).
+    30 s. HUP is passed on, after *reload*, if there is one, has been called here without a Failure, and
+    also to each worker that is started later: what this process has read is old then. ``run`` returns
+    after TERM or INT, when all workers have ended (killed after GRACE seconds).
     """
 
-    def __init__(self, name: str, count: int, work: Callable[[int], None]) -> None:
+    def __init__(self, name: str, count: int, work: Callable[[int], None],
+                 reload: Callable[[], None] | None = None) -> None:
         self._name = name
         self._work = work
+        self._reload = reload
         self._pids: dict[int, int] = {}
         self._started: dict[int, float] = {}
         self._pauses = dict.fromkeys(range(count), 0.0)
@@ -194,7 +196,7 @@ class Workers:
                 self._stop()
             elif info is not None and info.si_signo == signal.SIGHUP:
                 self._hung_up = True
-                self._signal(signal.SIGHUP)
+                self._hang_up()
             self._reap()
             if self._stopping and time.monotonic() > self._stopping + GRACE:
                 self._signal(signal.SIGKILL)
@@ -202,6 +204,16 @@ class Workers:
         for one in wanted:          # to be told twice is no reason to end badly
             signal.signal(one, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
+
+    def _hang_up(self) -> None:
+        """Workers read again what their parent could read."""
+        try:
+            if self._reload is not None:
+                self._reload()
+        except (Failure, OSError) as error:
+            log.event("reload_failed", error=str(error))
+        else:
+            self._signal(signal.SIGHUP)
 
     def _wait(self) -> float:
         """Seconds until something is to be done without a signal."""

@@ -1,4 +1,4 @@
-"""TCP sockets to listen on, made before root is given up."""
+"""Sockets to listen on, made before root is given up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from _socket import (
     AF_INET6,
     IPPROTO_IPV6,
     IPV6_V6ONLY,
+    SHUT_RDWR,
+    SO_ACCEPTCONN,
     SO_REUSEADDR,
     SOCK_CLOEXEC,
     SOCK_STREAM,
@@ -16,6 +18,7 @@ from _socket import (
     socket,
 )
 
+from mqmail.base import unix
 from mqmail.base.failure import Temporary
 
 BACKLOG = 1024
@@ -26,8 +29,11 @@ _WHAT_TO_DO = {
 }
 
 
-def listen(address: str, port: int) -> socket:
-    """A listening socket at *address* (IPv4 or IPv6, as text). Raises Temporary, saying what to do."""
+def listen(address: str, port: int, path: str = "") -> socket:
+    """A listening socket at *address* (IPv4 or IPv6, as text), or at *path*. Raises Temporary, saying
+    what to do."""
+    if path:
+        return _listen_unix(path)
     family = AF_INET6 if ":" in address else AF_INET
     try:
         sock = socket(family, SOCK_STREAM | SOCK_CLOEXEC)
@@ -42,3 +48,25 @@ def listen(address: str, port: int) -> socket:
         what = _WHAT_TO_DO.get(number, "see control/listeners")
         raise Temporary(f"{shown}: {os.strerror(number)}: {what}") from None
     return sock
+
+
+def _listen_unix(path: str) -> socket:
+    """Whoever may search its directory may connect."""
+    try:
+        return unix.listen(path, BACKLOG)
+    except OSError as error:
+        raise Temporary(f"unix:{path}: {error.strerror}: see control/listeners") from None
+
+
+def listens(sock: socket) -> bool:
+    """Whether *sock* still does."""
+    return sock.getsockopt(SOL_SOCKET, SO_ACCEPTCONN) != 0
+
+
+def silence(sock: socket) -> None:
+    """Listen no more, in no process that has this socket, and close it here."""
+    try:
+        sock.shutdown(SHUT_RDWR)
+    except OSError:
+        pass
+    sock.close()

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mqmail.control.rights import Accounts
 
 # What daemons import when they first need it: by then they may be unable to read it.
-LATE_IMPORTS = ("concurrent.futures.thread", "ctypes", "encodings.idna", "grp", "subprocess", "uvloop")
+LATE_IMPORTS = ("concurrent.futures.thread", "ctypes", "encodings.ascii", "encodings.idna",
+                "encodings.latin_1", "grp", "subprocess", "uvloop")
 
 
 @value

@@ -12,7 +12,7 @@ from _socket import AF_UNIX, IPPROTO_TCP, TCP_NODELAY, socket
 from mqmail.base import log, program, unix
 from mqmail.base.waiter import Running
 from mqmail.control.injectors import TRUSTED
-from mqmail.net.converse import converse
+from mqmail.net.converse import Conversation
 from mqmail.net.stream import Stream
 from mqmail.xmtp.reply import reply
 
@@ -54,10 +54,11 @@ def refuse_caller(server: Server, peer: unix.Peer, may_not: str) -> None:
 class Service:
     """A listening socket (non-blocking is set here) and its sessions. *most* sessions at a time,
     *timeout* seconds of silence before a session is closed (0: none), *batch* connections accepted
-    at each wake-up (1 shares the load best when several processes listen)."""
+    at each wake-up (1 shares the load best when several processes listen). *talk*: what a session is."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, listener: socket,
-                 make: Make, most: int = 1000, timeout: float = 0.0, batch: int = 1) -> None:
+                 make: Make, most: int = 1000, timeout: float = 0.0, batch: int = 1,
+                 talk: type[Conversation] = Conversation) -> None:
         self._loop = loop
         self._deadlines = deadlines
         self._listener = listener
@@ -65,7 +66,8 @@ class Service:
         self._most = most
         self.timeout = timeout
         self._batch = batch
-        self._open: dict[Stream, Server] = {}
+        self._talk = talk
+        self._open: dict[Conversation, Server] = {}
         self._stopped: Callable[[], None] | None = None
         self._told = False
         listener.setblocking(False)
@@ -94,9 +96,11 @@ class Service:
             log.event("accept_failed", error=error.strerror)
             self._loop.remove_reader(self._listener.fileno())
             self._loop.call_later(_PAUSE, self._resume)
+        elif error.errno == errno.EINVAL:       # it listens no more
+            self._loop.remove_reader(self._listener.fileno())
 
     def _resume(self) -> None:
-        if self._stopped is None:
+        if self._stopped is None and self._listener.fileno() >= 0:
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def _begin(self, stream: Stream) -> None:
@@ -108,18 +112,25 @@ class Service:
         except Exception as error:  # noqa: BLE001  one session's trouble is not the others'
             program.bug(error)
             return stream.close()
-        self._open[stream] = server
+        talk = self._talk(stream, server, handler, self.timeout)
+        self._open[talk] = server
 
         def finished(why: Any, error: BaseException | None) -> None:
             if error is not None:
                 program.bug(error)
-            self._open.pop(stream, None)
+            self._open.pop(talk, None)
             end(why or "bug")
-            stream.close()
+            talk.stream.close()
             if not self._open:
                 self._all_ended()
 
-        Running(converse(stream, server, handler, self.timeout), finished)
+        Running(talk.run(), finished)
+
+    def close_listener(self) -> None:
+        """Accept no more; sessions go on."""
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
+            self._listener.close()
 
     def stop(self, grace: float, stopped: Callable[[], None]) -> None:
         """Accept no more; end idle sessions now, the others after their transaction or *grace* seconds;
@@ -127,14 +138,15 @@ class Service:
         if self._stopped is not None:
             return
         self._stopped = stopped
-        self._loop.remove_reader(self._listener.fileno())
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
         self._loop.call_later(grace, self._end_all)
         self._end_idle()
 
     def _end_idle(self) -> None:
-        for stream, server in list(self._open.items()):
+        for talk, server in list(self._open.items()):
             if not server.in_transaction and not server.owing:
-                self._say_goodbye(stream, server)
+                talk.say_goodbye(_GOODBYE)
         if self._open:
             self._loop.call_later(0.05, self._end_idle)
         else:
@@ -147,11 +159,5 @@ class Service:
             self._stopped()
 
     def _end_all(self) -> None:
-        for stream, server in list(self._open.items()):
-            self._say_goodbye(stream, server)
-
-    @staticmethod
-    def _say_goodbye(stream: Stream, server: Server) -> None:
-        server.close(_GOODBYE)
-        stream.write(server.take_output())
-        stream.close()
+        for talk in list(self._open):
+            talk.say_goodbye(_GOODBYE)

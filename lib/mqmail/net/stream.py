@@ -30,7 +30,7 @@ class Stream:
     """A connected non-blocking socket in *loop*. ``read`` gives b"" at the end or on an error."""
 
     __slots__ = ("_deadlines", "_drained", "_fd", "_fds", "_loop", "_out", "_out_fds", "_paused",
-                 "_unsent", "_waiter", "_watcher", "closed", "expires", "sock", "unix")
+                 "_unread", "_unsent", "_waiter", "_watcher", "closed", "expires", "sock", "unix")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket, deadlines: Deadlines) -> None:
         self._loop = loop
@@ -43,6 +43,7 @@ class Stream:
         self._out: list[bytes] = []
         self._out_fds: tuple[int, ...] = ()
         self._unsent = 0
+        self._unread = b""
         self._paused = True
         self._watcher: Callable[[], None] | None = None
         self._deadlines = deadlines
@@ -54,6 +55,9 @@ class Stream:
 
     async def read(self) -> bytes:
         """The next octets; b"" when the peer has closed or broken. Raises Expired at the deadline."""
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
         if self.closed:
             return b""
         waiter = self._waiter = Waiter()
@@ -61,6 +65,10 @@ class Stream:
             self._paused = False
             self._loop.add_reader(self._fd, self._readable)
         return await waiter  # type: ignore[no-any-return]
+
+    def unread(self, data: bytes) -> None:
+        """Put octets back: the next read gives them."""
+        self._unread = data + self._unread
 
     def _readable(self) -> None:
         waiter = self._waiter
@@ -102,6 +110,8 @@ class Stream:
 
     def has_input(self) -> bool:
         """Whether octets, or the end, can be read now (asked of an idle connection)."""
+        if self._unread:
+            return True
         try:
             self.sock.recv(1, MSG_PEEK)
         except OSError as error:
@@ -110,6 +120,9 @@ class Stream:
 
     def read_now(self) -> bytes | None:
         """What can be read without waiting (b"": the end); None: nothing yet. Descriptors are lost."""
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
         try:
             return self.sock.recv(READ_SIZE)
         except OSError as error:
@@ -128,7 +141,9 @@ class Stream:
     def expire(self) -> None:
         """The deadline has passed: wake whoever waits."""
         self.expires = 0.0
-        for waiter in (self._waiter, self._drained):
+        waiting = self._waiter, self._drained
+        self._waiter = self._drained = None     # who reads on after this misses nothing
+        for waiter in waiting:
             if waiter is not None:
                 waiter.fail(Expired())
 

@@ -155,6 +155,11 @@ class TlsStream:
         """The peer's, as ssl has it; empty when it was not verified."""
         return self._tls.getpeercert() or {}
 
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The one in use: a server's may have been chosen by the name that the client asked for."""
+        return self._tls.context
+
     def channel_binding(self, kind: str) -> bytes:
         """What binds an authentication to this connection (RFC 5929), for a client; b"" when there is
         nothing of this *kind*. TLS 1.3 has no tls-unique (RFC 8446 appendix C.5)."""

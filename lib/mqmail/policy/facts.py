@@ -14,18 +14,19 @@ class Facts:
 
     *role*: mx, submission, submissions or lmtp. *listener*: the address it came to, *proxy* that of a
     proxy it came through. *host*: the client's name, if its address and name confirm each other; *uid*
-    of a local user. *tls*: version; *certificate*: a verified name; *binding*: the certificate's end
-    point (RFC 5929). *login*: who has authenticated, by *mechanism*. *relay*: may send anywhere.
-    *options*: the name of the option set in force. *said*: each stage's verdict, but RCPT's; those
-    against the client wait there for RCPT.
+    of a local user. *early*: it spoke before it was greeted. *tls*: version; *certificate*: a verified
+    name; *binding*: our certificate's end point (RFC 5929). *login*: who has authenticated, by
+    *mechanism*. *relay*: may send anywhere. *options*: the name of the option set in force. *said*: each
+    stage's verdict, but RCPT's; those against the client wait there for RCPT.
 
     Of the transaction: *sender*, *size* (declared; -1: not), *utf8* (SMTPUTF8 was said), *recipient* of
     the RCPT at hand, *recipients* taken so far, *header* at its end, without the empty line.
     """
 
-    __slots__ = ("binding", "certificate", "cipher", "header", "helo", "host", "ip", "listener", "login",
-                 "mechanism", "options", "port", "proxy", "recipient", "recipients", "relay", "role",
-                 "said", "sender", "session", "size", "tls", "uid", "utf8", "verb")
+    __slots__ = ("binding", "certificate", "cipher", "early", "header", "helo", "host", "ip", "listener",
+                 "login", "mechanism", "options", "port", "proxy", "recipient", "recipients", "relay",
+                 "role", "said", "sender", "session", "size", "tls", "uid",
+                 "utf8", "verb")
 
     def __init__(self, session: str, role: str = "mx", listener: str = "", ip: str = "",
                  port: int = 0) -> None:
@@ -37,6 +38,7 @@ class Facts:
         self.proxy = ""
         self.host = ""
         self.uid = ""
+        self.early = False
         self.verb = ""              # HELO, EHLO, LHLO
         self.helo = ""
         self.tls = ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from mqmail.policy import access, header, hooks, inflow, verify
+from mqmail.policy.accounts import Accounts
 from mqmail.policy.facts import STAGES
+from mqmail.policy.senders import Senders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     Factory = Callable[[Control, Any], Check | None]
 
 # Control files that the checks read: xmtpd loads them for all its sessions.
-CONTROL: tuple[str, ...] = ("access", "detaildelimiter", "verify", "destinations", "throttles",
+CONTROL: tuple[str, ...] = ("logins", "access", "detaildelimiter", "verify", "destinations", "throttles",
                             "concurrencyincoming", "headerchecks")
 
 # In the order in which they are asked unless control/checks says otherwise. A factory gets the control
@@ -25,6 +27,9 @@ CONTROL: tuple[str, ...] = ("access", "detaildelimiter", "verify", "destinations
 FACTORIES: tuple[tuple[str, Factory], ...] = (
     *[("throttle", inflow.maker(kind)) for kind in inflow.THROTTLES],
     *[("pressure", inflow.maker(kind)) for kind in inflow.PRESSURES],
+    ("senders", lambda control, _services: Senders(control.logins)),
+    ("accounts", lambda _control, services: Accounts(services.book, "messages")),
+    ("accounts", lambda _control, services: Accounts(services.book, "recipients")),
     *[("access", access.make(stage)) for stage in access.TAGS],
     ("verify", verify.make),
     ("header", header.make),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Iterable
 
     from mqmail.policy.facts import Facts
+    from mqmail.xmtp.reply import Reply
 
 KEPT = ("connect", "helo", "mail")      # stages whose verdicts wait for RCPT
 _FINAL = (OK, RELAY, REJECT, DISCARD)
@@ -37,10 +38,10 @@ class Check:
 
 
 class Stages:
-    """The *checks* there are, in their order. *chosen* gives the names of those that an option set
-    wants, None for all; *failed* is told of a check's exception."""
+    """The *checks* there are, in their order. *chosen* gives the names of those that the option set in
+    force wants, None for all; *failed* is told of a check's exception."""
 
-    def __init__(self, checks: Iterable[Check], chosen: Callable[[str], Container[str] | None],
+    def __init__(self, checks: Iterable[Check], chosen: Callable[[Facts], Container[str] | None],
                  failed: Callable[[Check, Exception], None]) -> None:
         self._checks: dict[str, list[Check]] = {}
         for check in checks:
@@ -57,20 +58,22 @@ class Stages:
         (``facts.options``) from the check on that names it; *fields* are those of all checks."""
         deferred = NO_OPINION
         fields: tuple[str, ...] = ()
-        wanted = self._chosen(facts.options)
+        recipients: tuple[tuple[str, Reply], ...] = ()
+        wanted = self._chosen(facts)
         for check in self._checks.get(stage, ()):
             if wanted is not None and check.name not in wanted:
                 continue
             said = await self._ask(check, facts)
             fields += said.fields
+            recipients += said.recipients
             if said.options:
                 facts.options = said.options
-                wanted = self._chosen(said.options)
+                wanted = self._chosen(facts)
             if said.action in _FINAL:
-                return _note(stage, facts, said, fields)
+                return _note(stage, facts, said, fields, recipients)
             if said.action == DEFER and deferred is NO_OPINION:
                 deferred = said
-        return _note(stage, facts, deferred, fields)
+        return _note(stage, facts, deferred, fields, recipients)
 
     async def _ask(self, check: Check, facts: Facts) -> Verdict:
         """Its verdict, with its name."""
@@ -83,12 +86,14 @@ class Stages:
             return Verdict(DEFER, _TROUBLE, check.name, "bug")
         if said.action == NEXT or said.check:
             return said
-        return Verdict(said.action, said.reply, check.name, said.why, said.options, said.fields)
+        return Verdict(said.action, said.reply, check.name, said.why, said.options, said.fields,
+                       said.recipients)
 
 
-def _note(stage: str, facts: Facts, said: Verdict, fields: tuple[str, ...]) -> Verdict:
-    """*said* with all *fields*; kept if it is one that is looked at again."""
-    found = Verdict(said.action, said.reply, said.check, said.why, facts.options, fields)
+def _note(stage: str, facts: Facts, said: Verdict, fields: tuple[str, ...],
+          recipients: tuple[tuple[str, Reply], ...]) -> Verdict:
+    """*said* with all *fields* and *recipients*; kept if it is one that is looked at again."""
+    found = Verdict(said.action, said.reply, said.check, said.why, facts.options, fields, recipients)
     if stage != "rcpt":
         facts.said[stage] = found
     return found

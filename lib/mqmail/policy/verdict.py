@@ -20,7 +20,8 @@ NEXT = "next"           # no opinion
 class Verdict:
     """*reply*: what the client hears, of REJECT and DEFER. *check*, *why*: who says so, for the log.
     *options*: the name of an option set that is in force from now on, or "". *fields*: header fields to
-    be added."""
+    be added. *recipients* (at the stage header): those who are refused though the message is taken for
+    others, and the reply; who are told so by LMTP and PRDR only, and get the message otherwise."""
 
     action: str = NEXT
     reply: Reply | None = None
@@ -28,6 +29,7 @@ class Verdict:
     why: str = ""
     options: str = ""
     fields: tuple[str, ...] = ()
+    recipients: tuple[tuple[str, Reply], ...] = ()
 
 
 NO_OPINION = Verdict()

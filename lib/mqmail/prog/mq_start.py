@@ -26,6 +26,7 @@ from mqmail.net import daemon
 from mqmail.net.listening import listen
 from mqmail.net.owner import Owner, as_owner, become_owner, import_late, owner_of, system_accounts
 from mqmail.net.supervisor import Daemon, Supervisor
+from mqmail.policy import known
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 STAGES = (("xmtpd",), ("mq-send",), ("mq-lspawn", "mq-rspawn", "mq-bounce"),
           ("mq-queue", "mq-resolve", "mq-auth"))
 AS_ROOT = "mq-lspawn"
-LATE_IMPORTS = ("docopt", "mqmail.prog.xmtpd.listener")     # besides those of all daemons
+# besides those of all daemons
+LATE_IMPORTS = ("docopt", "mqmail.net.servertls", "mqmail.prog.xmtpd.listener")
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +52,8 @@ def main(argv: list[str]) -> int:
     with as_owner(owner):
         held = lock.hold("run/mq-start.lock", "mq-start")
     mains = _import_all()
-    listeners = [listen(address, port) for address, port in reader.load(".", ["listeners"]).listeners]
+    listeners = [listen(one.address, one.port, one.path)
+                 for one in reader.load(".", ["listeners"]).listeners]
     unwanted = [held] if ready_fd is None else [held, ready_fd]
     os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
 
@@ -70,6 +73,7 @@ def _import_all() -> dict[str, Callable[[list[str]], int]]:
     for name in LATE_IMPORTS:
         importlib.import_module(name)
     import_late()
+    known.import_late()
     return {name: importlib.import_module("mqmail.prog." + name.replace("-", "_")).main
             for stage in STAGES for name in stage}
 
@@ -87,7 +91,7 @@ def _daemons(mains: dict[str, Callable[[list[str]], int]], owner: Owner, listene
         if name != AS_ROOT:
             become_owner(owner)
 
-    sockets = [word for sock in listeners for word in ("--listen-fd", str(sock.fileno()))]
+    sockets = ["--listen"] + [word for sock in listeners for word in ("--listen-fd", str(sock.fileno()))]
     return [Daemon(name, mains[name], ("--home", ".", *(sockets if name == "xmtpd" else ())), number,
                    lambda name=name: prepare(name))         # type: ignore[misc]
             for number, stage in enumerate(STAGES) for name in stage]

@@ -19,7 +19,8 @@ class Hello:
 @value
 class Mail:
     """MAIL. Wants a reply. *sender* is "" for ``<>``; *size* -1 when not declared; *ret* ""
-    or "full"/"hdrs"; *envid* decoded; *xid*, *xvia*, *xconn*, *xforce* only from XMQ callers."""
+    or "full"/"hdrs"; *envid* decoded; *xid*, *xvia*, *xconn*, *xforce* only from XMQ callers.
+    *prdr*: the client wants a verdict for each recipient after the body."""
 
     sender: str
     size: int = -1
@@ -32,6 +33,7 @@ class Mail:
     xvia: str = ""
     xconn: int = 0
     xforce: int = 0
+    prdr: bool = False
 
 
 @value
@@ -130,6 +132,15 @@ class Auth:
     mechanism: str
     line: str
     first: bool
+
+
+@value
+class Xclient:
+    """XCLIENT, Postfix's: (name in lower case, value) of each attribute, a value that is not available
+    being "". Wants a reply: 220 takes the session back to its start, with the client being who that
+    is (None: 220), another refuses."""
+
+    attributes: tuple[tuple[str, str], ...]
 
 
 @value

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container
     from typing import Any
 
+XCLIENT_ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT",
+                      "REVERSE_NAME")
 _KEYWORD = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
 _VALUE = frozenset(chr(c) for c in range(33, 127))
 
@@ -58,6 +60,24 @@ def parse_rcpt(argument: str, extensions: Container[str], utf8: bool, number: in
     found = _parameters(words, _RCPT, extensions)
     extra = tuple([(name, found.pop(name)) for name in _TOLD if name in found])
     return Rcpt(path.address, path.destination, x=extra, number=number, **found)
+
+
+def parse_xclient(argument: str) -> tuple[tuple[str, str], ...]:
+    """``NAME=xtext …`` -> (name in lower case, value), values that are not available as ""; raises
+    Refused. https://www.postfix.org/XCLIENT_README.html"""
+    found = {}
+    for word in argument.split():
+        name, equals, coded = word.partition("=")
+        name = _upper(name)
+        if not equals or name not in XCLIENT_ATTRIBUTES or name.lower() in found:
+            raise syntax("bad XCLIENT attribute")
+        text = _decoded(coded, "XCLIENT")
+        if not text.isprintable():
+            raise syntax("bad XCLIENT attribute")
+        found[name.lower()] = "" if text.upper() in ("[UNAVAILABLE]", "[TEMPUNAVAIL]") else text
+    if not found:
+        raise syntax("XCLIENT wants attributes")
+    return tuple(found.items())
 
 
 _TOLD = ("status", "said", "host", "tls", "time", "action")
@@ -226,6 +246,7 @@ _MAIL: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "RET": ("DSN", "ret", _ret),
     "ENVID": ("DSN", "envid", _envid),
     "AUTH": ("AUTH", "auth", _auth),
+    "PRDR": ("PRDR", "prdr", _flag),
     "XID": ("XMQ", "xid", _x),
     "XVIA": ("XMQ", "xvia", _x),
     "XCONN": ("XMQ", "xconn", _count),

@@ -44,6 +44,7 @@ _RECIPIENT_OK = reply(250, "2.1.5", "recipient ok")
 _AUTH_TOO_LONG = reply(500, "5.5.6", "authentication line too long")
 _NO_HOP = reply(502, "5.5.1", "XHOP is not offered")
 _NO_SESSION = reply(502, "5.5.1", "XSESSION is not offered")
+_EXTENDED = ("MAIL", "RCPT", "AUTH", "XCLIENT")     # verbs whose lines extensions make longer
 _MECHANISM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
@@ -68,6 +69,10 @@ class Server(Transfer):
         self._extensions = tuple(extensions)
         self.words = frozenset([line.split(" ", 1)[0] for line in extensions])
         self.xmq = "XMQ" in self.words
+
+    def set_limits(self, limits: Limits) -> None:
+        """What the session may use from now on."""
+        self._limits = limits
 
     def greet(self, answer: Reply | None = None) -> None:
         """Say 220, or refuse the session (RFC 5321 3.1): then only QUIT is listened to."""
@@ -104,6 +109,12 @@ class Server(Transfer):
             entry[1] = said
             self._flush()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether no more octets are wanted: the session is over (``closed``), or the client has been
+        told to shake hands."""
+        return self._mode is None
+
     def tls_started(self) -> None:
         """The TLS session stands: back to the start, and nothing from before is believed."""
         self._buffer, self._at = b"", 0
@@ -134,7 +145,7 @@ class Server(Transfer):
     def _longest_command(self, verb: str) -> int:
         if self.xmq:
             return self._most
-        return self._limits.extended if verb in ("MAIL", "RCPT", "AUTH") else self._limits.command
+        return self._limits.extended if verb in _EXTENDED else self._limits.command
 
     def _out_of_order(self, verb: str) -> str:
         if self._state == START:
@@ -237,6 +248,14 @@ class Server(Transfer):
             return self._say(reply(501, "5.5.4", "STARTTLS has no argument"))
         return self._owe(events.StartTls())
 
+    def _xclient(self, argument: str) -> Any:
+        if "XCLIENT" not in self.words:
+            return self._say(reply(502, "5.5.1", "XCLIENT is not offered"))
+        try:
+            return self._owe(events.Xclient(params.parse_xclient(argument)))
+        except params.Refused as refused:
+            return self._say(refused.reply)
+
     def _auth(self, argument: str) -> Any:
         """RFC 4954 section 4. An initial response of "=" (empty) is handed on as it is."""
         mechanism, _, initial = argument.partition(" ")
@@ -272,7 +291,7 @@ class Server(Transfer):
         "MAIL": _mail, "RCPT": _rcpt, "DATA": Transfer._data, "BDAT": Transfer._bdat,
         "XFD": Transfer._xfd, "RSET": _rset, "HELP": _help, "VRFY": _vrfy, "QUIT": _quit,
         "NOOP": lambda self, _argument: self._say(reply(250, "2.0.0", "ok")),
-        "XHOP": _hop, "XSESSION": _session, "STARTTLS": _starttls, "AUTH": _auth,
+        "XHOP": _hop, "XSESSION": _session, "STARTTLS": _starttls, "AUTH": _auth, "XCLIENT": _xclient,
     }
 
     # --- what an answer does; it returns what is said to the client ---
@@ -352,10 +371,18 @@ class Server(Transfer):
         self._count_refusal(answer)
         return answer
 
+    def _after_xclient(self, _event: Any, answer: Reply | None) -> Reply:
+        answer = answer or Reply(220, (f"{self.host} ESMTP",))
+        if answer.code == 220:
+            self._authenticated = self._extended = False
+            self._clear(START)
+        return answer
+
     _after: dict[type, Callable[..., Reply | None]] = {
         events.Hello: _after_hello, events.Hop: _after_hop, events.Session: _after_session,
         events.Mail: _after_mail, events.Rcpt: _after_rcpt,
         events.Data: Transfer._after_data, events.BodyEnd: Transfer._after_body,
         events.BodyFile: Transfer._after_body, events.Verify: _after_verify,
         events.StartTls: _after_tls, events.Auth: _after_auth,
+        events.Xclient: _after_xclient,
     }

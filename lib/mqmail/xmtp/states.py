@@ -26,12 +26,15 @@ ALLOWED = {
     "RSET": _ALWAYS, "NOOP": _ALWAYS, "HELP": _ALWAYS, "VRFY": _ALWAYS,
     "XHOP": frozenset((READY,)), "XSESSION": frozenset((READY,)),
     "STARTTLS": frozenset((READY,)), "AUTH": frozenset((READY,)),
+    "XCLIENT": frozenset((START, READY)),
     "QUIT": _ALWAYS | {REFUSED},
 }
 
 # Verbs that bring no message nearer by themselves: a session may only say so many in a row.
-IDLE = frozenset(("NOOP", "HELP", "VRFY", "RSET", "HELO", "EHLO", "LHLO", "MAIL", "AUTH", "STARTTLS"))
+IDLE = frozenset(("NOOP", "HELP", "VRFY", "RSET", "HELO", "EHLO", "LHLO", "MAIL", "AUTH", "STARTTLS",
+                  "XCLIENT"))
 
 # What an extension brings; without it the verb is not offered.
 NEEDS = {"BDAT": "CHUNKING", "XFD": "XMQ", "XHOP": "XMQ", "XSESSION": "XMQ", "STARTTLS": "STARTTLS",
-         "AUTH": "AUTH"}
+         "AUTH": "AUTH",
+         "XCLIENT": "XCLIENT"}

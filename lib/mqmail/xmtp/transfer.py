@@ -54,10 +54,17 @@ class Transfer(Dialogue):
         """Whether MAIL has been accepted and nothing has ended it."""
         return self._state in TRANSACTION
 
+    @property
+    def each_is_told(self) -> bool:
+        """Whether each recipient gets a verdict of its own after the body: by LMTP, or the client asked
+        for it (PRDR)."""
+        return self.kind == "lmtp" or (
+            self.mail is not None and self.mail.prdr and len(self.accepted) > 1)
+
     # --- what the application calls ---
 
     def answer_recipient(self, number: int, answer: Reply | None = None) -> None:
-        """LMTP: the verdict on the accepted recipient *number* (from 0) after BodyEnd or BodyFile."""
+        """LMTP and PRDR: the verdict on the accepted recipient *number* (from 0) after the body."""
         if self.closed:
             return
         finals = self._finals
@@ -66,6 +73,8 @@ class Transfer(Dialogue):
         finals[number] = answer or _TAKEN
         if self._tagged:
             self._put_tagged(number, answer or _TAKEN)
+        elif self.kind == "smtp":
+            self._put_block(finals)
         else:
             while self._said < len(finals) and finals[self._said] is not None:
                 self._put(finals[self._said])  # type: ignore[arg-type]
@@ -73,6 +82,20 @@ class Transfer(Dialogue):
         if None not in finals:
             self._owed.clear()
             self._finish()
+
+    def _put_block(self, finals: list[Reply | None]) -> None:
+        """PRDR's verdicts, once all are known (draft-hall-prdr-00 section 4.5): one for all if they are
+        the same, else a 353, one for each in the order of the RCPTs, and the message's own, which is
+        positive if anybody gets it."""
+        known = [final for final in finals if final is not None]
+        if len(known) < len(finals):
+            return
+        if known.count(known[0]) == len(known):
+            return self._put(known[0])
+        self._put(Reply(353, ("responses for each recipient follow",)))
+        for final in known:
+            self._put(final)
+        self._put(min(known, key=lambda final: final.code))
 
     def fail_body(self, answer: Reply) -> None:
         """The application cannot take the body on its way: the rest is swallowed, then *answer*."""
@@ -275,7 +298,7 @@ class Transfer(Dialogue):
         return AGAIN
 
     def _begin_finals(self, event: Any, tagged: bool) -> Any:
-        if self.kind == "lmtp":
+        if self.each_is_told:
             self._finals = [None] * len(self.accepted)
             self._tagged = tagged
         self._mode = self._command

@@ -41,8 +41,12 @@ from mqmail.base import files
 from mqmail.base.failure import BadFile, Permanent, Usage
 from mqmail.base.program import complain
 from mqmail.base.value import value
+<<<<<<< HEAD:lib/mqmail/prog/mq_setup/__init__.py
 from mqmail.control import hosts, lines, reader, users, values
 from mqmail.control.rights import Accounts
+=======
+from mqmail.control import lines, listeners, reader, users, values
+>>>>>>> 6b493e8 (xmtpd: listeners with roles and option sets, TLS, AUTH, PROXY, XCLIENT, PRDR; policy's checks are asked):lib/mqmail/prog/mq_setup.py
 from mqmail.control.survey import Survey
 from mqmail.mail import address
 from mqmail.net import daemon
@@ -136,7 +140,7 @@ def _request(options: dict[str, Any]) -> Request:
     if options["--me"] is not None:
         _checked("--me", values.fqdn, me)
     for listener in options["--listen"]:
-        _checked("--listen", hosts.parse_listener, listener)
+        _checked("--listen", listeners.parse_line, listener)
     for name in options["--user"]:
         _checked("--user", _check_user, name)
     owner = options["--owner"] or ""
@@ -264,7 +268,7 @@ def _listeners(wanted: list[str], by_root: bool) -> Iterator[str]:
     else:
         yield from _file("listeners", "127.0.0.1:2525", "not root, so not port 25; --listen or edit it")
     found = reader.load(".", ["listeners"]).listeners
-    if wanted and [hosts.parse_listener(text) for text in wanted] != list(found):
+    if wanted and [listeners.parse_line(text) for text in wanted] != list(found):
         complain("mq-setup", f"control/listeners stays as it is, not {', '.join(wanted)}: edit it")
 
 

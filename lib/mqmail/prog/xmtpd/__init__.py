@@ -1,16 +1,19 @@
 """xmtpd: the face to the network. Takes mail by ESMTP or LMTP.
 
 Usage:
-  xmtpd [--home DIR] [--lmtp] [--local]
-  xmtpd [--home DIR] [--lmtp] --listen [ADDR:PORT] ... [--listen-fd N] ... [--ready-fd N]
-  xmtpd [--home DIR] [--lmtp] --listen-fd N ... [--ready-fd N]
+  xmtpd [--home DIR] [--role ROLE] [--set NAME] [--lmtp] [--local]
+  xmtpd [--home DIR] [--role ROLE] [--set NAME] [--lmtp] --listen [ADDR:PORT] ... [--listen-fd N] ...
+        [--ready-fd N]
+  xmtpd [--home DIR] [--role ROLE] [--set NAME] [--lmtp] --listen-fd N ... [--ready-fd N]
   xmtpd --help | --version
 
 Without --listen or --listen-fd: one session on descriptors 0 and 1, for tcpserver, s6 and inetd.
 
 Options:
   --home DIR            the mqmail home (default: $MQMAIL_HOME or /var/mqmail)
-  --lmtp                speak LMTP instead of SMTP
+  --role ROLE           mx, submission, submissions or lmtp, where control/listeners does not say it
+  --set NAME            an option set of control/optionsets, where control/listeners does not say it
+  --lmtp                the same as --role lmtp
   --local               the client is the local user who starts this (sendmail -bs)
   --listen [ADDR:PORT]  serve many sessions there (default: control/listeners)
   --listen-fd N         descriptor N is a bound, listening socket: serve many sessions there
@@ -29,17 +32,19 @@ from mqmail import __version__
 from mqmail.base import files
 from mqmail.base.failure import Usage
 from mqmail.base.value import value
+from mqmail.control.optionsets import ROLES
 
 HOME = "/var/mqmail"
 
 
 @value
 class Options:
-    """The command line. *listen* and *sockets*: the addresses and descriptors given, *listens* whether
-    --listen or --listen-fd was."""
+    """The command line. *role* and *set* "": not given. *listen* and *sockets*: the addresses and
+    descriptors given, *listens* whether --listen or --listen-fd was."""
 
     home: str
-    lmtp: bool
+    role: str
+    set: str
     local: bool
     listens: bool
     listen: tuple[str, ...]
@@ -68,7 +73,7 @@ def parse(argv: list[str]) -> Options:
         name, equals, text = words.pop(0).partition("=")
         if name in ("--lmtp", "--local") and not equals:
             found[name] = []
-        elif name in ("--home", "--listen", "--listen-fd", "--ready-fd"):
+        elif name in ("--home", "--role", "--set", "--listen", "--listen-fd", "--ready-fd"):
             if not equals and words and words[0][:1] != "-":
                 text = words.pop(0)
             if not text and name != "--listen":
@@ -79,8 +84,12 @@ def parse(argv: list[str]) -> Options:
     listens = "--listen" in found or "--listen-fd" in found
     if listens and "--local" in found:
         raise Usage("--local is for one session on descriptors 0 and 1, not for --listen")
+    role = found.get("--role", ["lmtp" if "--lmtp" in found else ""])[-1]
+    if role and role not in ROLES:
+        raise Usage(f"--role {role}: say one of {', '.join(ROLES)}")
     return Options(found.get("--home", [""])[-1] or os.environ.get("MQMAIL_HOME") or HOME,
-                   "--lmtp" in found, "--local" in found, listens, tuple(found.get("--listen", ())),
+                   role, found.get("--set", [""])[-1], "--local" in found, listens,
+                   tuple(found.get("--listen", ())),
                    tuple([_descriptor("--listen-fd", text) for text in found.get("--listen-fd", ())]),
                    _descriptor("--ready-fd", found["--ready-fd"][-1]) if "--ready-fd" in found else None)
 

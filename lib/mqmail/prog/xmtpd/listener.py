@@ -3,23 +3,22 @@ mq-resolve and a few to mq-queue."""
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401  with the next two: what is needed once root is given up,
-import ctypes  # noqa: F401               when the interpreter's own files may be out of our reach
-from _socket import socket
-
-import uvloop  # noqa: F401
+import importlib
 
 from mqmail.base import files, log, ready
-from mqmail.base.failure import BadFile, Usage
-from mqmail.control import reader
+from mqmail.base.failure import Failure, Usage
 from mqmail.control.hosts import parse_listener, split_port
+from mqmail.control.listeners import Listener
 from mqmail.net import daemon
-from mqmail.net.listening import listen
-from mqmail.net.owner import give_up_root
+from mqmail.net.owner import give_up_root, import_late
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines, connect_unix
-from mqmail.prog.xmtpd import peer, pool, resolver
-from mqmail.prog.xmtpd.dialogue import CONTROL, Dialogue, SessionIds, greeting, make_server
+from mqmail.policy import known
+from mqmail.prog.xmtpd import inflow, peer, pool, resolver, settings
+from mqmail.prog.xmtpd.dialogue import Dialogue, SessionIds
+from mqmail.prog.xmtpd.services import Services
+from mqmail.prog.xmtpd.session import Session
+from mqmail.prog.xmtpd.sockets import Sockets
 from mqmail.xmtp.reply import reply
 
 TYPE_CHECKING = False
@@ -27,12 +26,14 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from mqmail.control.reader import Control
     from mqmail.net.stream import Stream
     from mqmail.prog.xmtpd import Options
+    from mqmail.prog.xmtpd.settings import Settings
     from mqmail.xmtp.server import Server
 
-LISTENER_CONTROL = (*CONTROL, "concurrencyincoming", "processesincoming")
+    Make = Callable[[Stream], tuple[Server, Dialogue, Callable[[str], None]]]
+
+MORE = ("processesincoming", "listeners", *inflow.CONTROL)
 GRACE = 15.0            # seconds for messages on their way when we are stopped
 _TIDY = 15.0            # seconds between looks at idle sessions to mq-queue
 _BUSY = reply(421, "4.3.2", "too many sessions, come back later")
@@ -42,116 +43,191 @@ def serve(options: Options) -> int:
     """Listen until TERM."""
     daemon.enter(options.home)
     daemon.become("xmtpd")
-    control = reader.load(".", LISTENER_CONTROL)
-    sockets = _sockets(options)
+    import_late()
+    known.import_late()
+    importlib.import_module("mqmail.net.servertls")
+    parent = Parent(options)
     give_up_root("xmtpd")
-    workers = daemon.Workers("xmtpd", control.processesincoming,
-                             lambda number: Worker(sockets, control, options.lmtp).run())
+    workers = daemon.Workers("xmtpd", parent.processes, lambda number: Worker(parent, number).run(),
+                             parent.reload)
     workers.run(lambda: ready.announce(options.ready_fd))
     return 0
 
 
-def _sockets(options: Options) -> list[socket]:
-    """Those we were given, and those we make; where port 0 was asked for, the real one is printed."""
-    addresses = [_address(text) for text in options.listen if text]
-    if "" in options.listen:
-        addresses += reader.load(".", ["listeners"]).listeners
-    given = [socket(fileno=fd) for fd in options.sockets]
-    made = [listen(ip, port) for ip, port in addresses]
-    for sock in given + made:
-        ip, port = sock.getsockname()[:2]
-        log.event("listening", ip=ip, port=port)
-    for sock, (ip, port) in zip(made, addresses, strict=True):
-        if port == 0:
-            shown = f"[{ip}]" if ":" in ip else ip
-            files.write_all(1, f"{shown}:{sock.getsockname()[1]}\n".encode())
-    return given + made
+class Parent:
+    """What all workers are forked with: sockets, settings."""
+
+    def __init__(self, options: Options) -> None:
+        self._follows = "" in options.listen        # control/listeners says where to listen
+        self._other = Listener(role=options.role or "mx", options=options.set)
+        self._explicit: dict[str, Listener] = {}
+        self.settings = self._load(None)
+        self.processes: int = self.settings.control.processesincoming
+        self.together = inflow.Together(self.processes, self.settings.control.concurrencyincoming)
+        self.sockets = Sockets(self.processes)
+        self._open(options)
+
+    def _open(self, options: Options) -> None:
+        """Those we were given, those of the command line, those of the file; where port 0 was asked for,
+        the real one is printed."""
+        lines = self.settings.control.listeners
+        for line in self.sockets.take(options.sockets, lines, self._other):
+            if not self._follows:
+                self._explicit[line.place] = line
+        for wanted in [_address(text, self._other) for text in options.listen if text]:
+            [line] = self.sockets.make([wanted])
+            self._explicit[line.place] = line
+            if wanted.port == 0:
+                files.write_all(1, f"{line.place}\n".encode())
+        if self._follows and options.sockets:
+            self.sockets.change(self.wanted(self.settings))
+        elif self._follows:
+            self.sockets.make(lines)
+
+    def _load(self, old: Settings | None) -> Settings:
+        found = settings.load(None, old, (*known.CONTROL, *MORE))
+        found.make_tls()
+        found.check_listeners(found.control.listeners if self._follows else [self._other])
+        return found
+
+    def wanted(self, found: Settings) -> list[Listener]:
+        """Where to listen."""
+        lines = found.control.listeners if self._follows else ()
+        return [*self._explicit.values(), *[line for line in lines if line.place not in self._explicit]]
+
+    def reload(self) -> None:
+        """All files are read before anything changes. Raises BadFile."""
+        self.settings = self._load(self.settings)
+        self.sockets.change(self.wanted(self.settings))
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str, like: Listener) -> Listener:
     """ADDR:PORT of the command line; port 0 lets the system choose."""
     try:
         if split_port(text)[1] == "0":
-            return parse_listener(text[:-1] + "1")[0], 0
-        return parse_listener(text)
+            address, port = parse_listener(text[:-1] + "1")[0], 0
+        else:
+            address, port = parse_listener(text)
     except ValueError as error:
         raise Usage(f"--listen {error}") from None
+    return Listener(address, port, "", like.role, like.options)
 
 
 class Worker:
     """One process."""
 
-    def __init__(self, sockets: list[socket], control: Control, lmtp: bool) -> None:
-        self._sockets = sockets
-        self._control = control
-        self._lmtp = lmtp
+    def __init__(self, parent: Parent, number: int) -> None:
+        self._parent = parent
+        self._number = number
         self._ids = SessionIds()
         self._open = 0
+        self._lines: dict[str, Listener] = {}
+        self._services: dict[str, Service] = {}     # by place
+        self._closed: list[Service] = []            # that listen no more, with sessions
 
     def run(self) -> None:
         """Serve until TERM."""
-        self._read_again()
-        loop: asyncio.AbstractEventLoop = daemon.new_loop()
-        deadlines = Deadlines(loop)
-        name = self._control.me
+        self._loop: asyncio.AbstractEventLoop = daemon.new_loop()
+        self._deadlines = Deadlines(self._loop)
+        name = self._parent.settings.control.me
+        self._tools = Services(self._connect, name, self._loop, self._deadlines)
+        watch = self._watch = inflow.Watch(self._loop, self._parent.settings.control)
+        self._tools.inflow = inflow.make(self._parent.together, self._number, self._loop, watch)
+        self._settings = self._first_settings()
+        watch.control = self._settings.control
         self._resolver = resolver.SharedResolver(
-            loop, lambda: connect_unix(loop, deadlines, resolver.SOCKET), name)
-        self._pool = pool.Pool(lambda: connect_unix(loop, deadlines, pool.SOCKET), name)
-        self._services = [Service(loop, deadlines, sock, self._session, most=1 << 30,
-                                  timeout=self._control.timeoutsmtpd) for sock in self._sockets]
-        self._tidy(loop)
-        daemon.run_loop(loop, self._stop, self._reload)
+            self._loop, lambda: self._connect(resolver.SOCKET), name)
+        self._pool = pool.Pool(lambda: self._connect(pool.SOCKET), name)
+        self._listen()
+        self._tidy()
+        daemon.run_loop(self._loop, self._stop, self._reload)
 
-    def _session(self, stream: Stream) -> tuple[Server, Dialogue, Callable[[str], None]]:
-        client = peer.of_socket(stream.sock)
-        server = make_server(self._control, client, self._lmtp)
-        handler = Dialogue(server, client, self._ids.make(), self._resolver, self._pool)
+    async def _connect(self, path: str) -> Stream:
+        return await connect_unix(self._loop, self._deadlines, path)
+
+    def _first_settings(self) -> Settings:
+        """A worker that is started anew must not bring back what HUP has replaced."""
+        old = self._parent.settings
+        try:
+            return self._load(old)
+        except (Failure, OSError) as error:
+            log.event("reload_failed", error=str(error))
+            return settings.Settings(old.control, self._tools, old)
+
+    def _load(self, old: Settings) -> Settings:
+        found = settings.load(self._tools, old, MORE)
+        found.make_tls()
+        return found
+
+    def _reload(self) -> None:
+        """For sessions that begin from now on; the number of processes stays."""
+        self._settings = self._load(self._settings)
+        self._watch.control = self._settings.control
+        self._parent.sockets.receive(self._number)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Where we are to, and nowhere else."""
+        self._lines = {line.place: line for line in self._parent.wanted(self._settings)}
+        sockets = self._parent.sockets.open
+        for place in [place for place in self._services if place not in self._lines]:
+            service = self._services.pop(place)
+            service.close_listener()
+            self._closed.append(service)
+            sockets.pop(place, None)
+        for place in self._lines:
+            if place in sockets and place not in self._services:
+                self._services[place] = Service(
+                    self._loop, self._deadlines, sockets[place][1], self._maker(place), most=1 << 30,
+                    talk=Session)
+        for service in self._services.values():
+            service.timeout = self._settings.control.timeoutsmtpd
+
+    def _maker(self, place: str) -> Make:
+        def make(stream: Stream) -> tuple[Server, Dialogue, Callable[[str], None]]:
+            return self._session(stream, self._lines[place])
+        return make
+
+    def _session(self, stream: Stream, line: Listener) -> tuple[Server, Dialogue, Callable[[str], None]]:
+        handler = Dialogue(self._settings, line, peer.of_socket(stream.sock), self._ids.make(),
+                           self._resolver, self._pool, self._tools.auth)
         if self._open >= self._most():
-            server.close(_BUSY)
-        else:
-            server.greet(greeting(self._control, self._lmtp))
+            handler.server.close(_BUSY)
         self._open += 1
-        handler.begin()
 
         def end(why: str) -> None:
             self._open -= 1
             handler.end(why)
+            if self._tools.inflow is not None:
+                self._tools.inflow.end(handler.facts.session)
 
-        return server, handler, end
+        return handler.server, handler, end
 
     def _most(self) -> int:
         """Our share of concurrencyincoming."""
-        processes: int = self._control.processesincoming
-        sessions: int = self._control.concurrencyincoming
+        processes: int = self._settings.control.processesincoming
+        sessions: int = self._settings.control.concurrencyincoming
         return -(-sessions // processes)
 
-    def _reload(self) -> None:
-        """For sessions that begin from now on; listeners and the number of processes stay."""
-        self._control = reader.load(".", LISTENER_CONTROL)
-        for service in self._services:
-            service.timeout = self._control.timeoutsmtpd
-
-    def _read_again(self) -> None:
-        """A worker that is started anew must not bring back what HUP has replaced."""
-        try:
-            self._control = reader.load(".", LISTENER_CONTROL)
-        except BadFile as error:
-            log.event("reload_failed", error=str(error))
-
-    def _tidy(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _tidy(self) -> None:
         self._pool.tidy()
-        loop.call_later(_TIDY, self._tidy, loop)
+        self._closed = [service for service in self._closed if service.sessions]
+        self._loop.call_later(_TIDY, self._tidy)
 
     def _stop(self, stopped: Callable[[], None]) -> None:
         """When the last session of the last service is over, so are we."""
-        left = list(self._services)
+        left = [*self._services.values(), *self._closed]
+        if not left:
+            return stopped()
 
         def one_stopped() -> None:
             left.pop()
             if not left:
                 self._pool.close()
                 self._resolver.close()
+                self._tools.close()
                 stopped()
 
-        for service in self._services:
+        for service in list(left):
             service.stop(GRACE, one_stopped)
+        return None

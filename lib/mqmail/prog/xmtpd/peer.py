@@ -35,6 +35,7 @@ class Peer:
     suffix: str = ""
     refusal: Reply | None = None
     databytes: int | None = None
+    port: int = 0
 
 
 def local_user() -> Peer:
@@ -70,7 +71,7 @@ def _with_orders(peer: Peer, environ: Mapping[str, str]) -> Peer:
     if not _SUFFIX.issuperset(suffix):
         raise Temporary(f"RELAYCLIENT {suffix!a} cannot end an address")
     return Peer(peer.ip, peer.host, peer.local, peer.uid, peer.relay or "RELAYCLIENT" in environ, suffix,
-                _refusal(environ.get("RBLSMTPD", "")), _databytes(environ.get("DATABYTES")))
+                _refusal(environ.get("RBLSMTPD", "")), _databytes(environ.get("DATABYTES")), peer.port)
 
 
 def _refusal(text: str) -> Reply | None:
@@ -106,9 +107,10 @@ def of_socket(sock: socket) -> Peer:
     if sock.family == AF_UNIX:
         return Peer(local=True, uid=str(unix.peer_of(sock).uid), relay=True)
     try:
-        return Peer(ip=plain_ip(sock.getpeername()[0]))
+        ip, port = sock.getpeername()[:2]
     except OSError:                 # gone already
         return Peer()
+    return Peer(ip=plain_ip(ip), port=port)
 
 
 def plain_ip(text: str) -> str:

@@ -13,15 +13,16 @@ from mqmail.base import unix
 from mqmail.base.failure import EXIT_TEMPORARY, Failure
 from mqmail.base.waiter import run
 from mqmail.control import reader
+from mqmail.control.listeners import Listener
 from mqmail.net.blocking import BlockingStream, over_socket
-from mqmail.net.converse import converse
-from mqmail.prog.xmtpd import dialogue, pool, resolver
+from mqmail.prog.xmtpd import dialogue, pool, resolver, settings, ucspi
 from mqmail.prog.xmtpd.peer import Peer, local_user, of_environment
+from mqmail.prog.xmtpd.services import Services
+from mqmail.prog.xmtpd.session import Session
 from mqmail.xmtp.reply import reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from mqmail.control.reader import Control
     from mqmail.prog.xmtpd import Options
 
 _TROUBLE = reply(421, "4.3.0", "internal trouble, try again later")
@@ -37,13 +38,17 @@ def serve(options: Options) -> int:
         os.chdir(options.home)
         if not options.local and os.geteuid() == 0 == os.stat(".").st_uid:
             _give_up_root()
-        control = reader.load(".", dialogue.CONTROL)
+        me = reader.load(".", ["me"]).me
+        services = Services(_connect, me)
+        found = settings.load(None if options.local else services)
+        listener = Listener(role=options.role or "mx", options=options.set)
+        found.check_listeners([] if ucspi.offered(os.environ) else [listener])
         peer = local_user() if options.local else of_environment(os.environ, 0)
     except (Failure, OSError):
         stream.write(_TROUBLE.encode())
         raise
-    _bound_writes(1, control.timeoutsmtpd)
-    return _converse(stream, control, peer, options)
+    _bound_writes(1, found.control.timeoutsmtpd)
+    return _converse(stream, found, listener, peer, options, services)
 
 
 def _give_up_root() -> None:
@@ -54,19 +59,23 @@ def _give_up_root() -> None:
     become_program("xmtpd", accounts)
 
 
-def _converse(stream: BlockingStream, control: Control, peer: Peer, options: Options) -> int:
-    server = dialogue.make_server(control, peer, options.lmtp)
-    server.greet(dialogue.greeting(control, options.lmtp))
+def _converse(stream: BlockingStream, found: settings.Settings, listener: Listener, peer: Peer,
+              options: Options, services: Services) -> int:
+    control = found.control
     # mq-resolve talks to programs of ours only; a local user's recipients are looked at in the queue
     addresses = None if options.local else resolver.OneResolver(
         lambda: _connect(resolver.SOCKET), control.me)
     queue = pool.Pool(lambda: _connect(pool.SOCKET), control.me)
-    handler = dialogue.Dialogue(server, peer, dialogue.SessionIds().make(), addresses, queue)
+    handler = dialogue.Dialogue(found, listener, peer, dialogue.SessionIds().make(), addresses, queue,
+                                services.auth)
     handler.logs = not options.local        # that user did not ask for a log
-    handler.begin()
-    why = run(converse(stream, server, handler, control.timeoutsmtpd))
+    if ucspi.offered(os.environ):
+        handler.ucspi_tls = ucspi.take_over
+        handler.offer()
+    why = run(Session(stream, handler.server, handler, control.timeoutsmtpd).run())
     handler.end(why)
     queue.close()
+    services.close()
     return EXIT_TEMPORARY if why == "bug" else 0
 
 

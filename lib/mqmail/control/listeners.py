@@ -1,0 +1,72 @@
+"""listeners: where SMTP is spoken, and with whom."""
+
+from __future__ import annotations
+
+from mqmail.base.value import value
+from mqmail.control.hosts import parse_listener
+from mqmail.control.networks import NOBODY, Networks, networks_of
+from mqmail.control.optionsets import ROLES, check_name
+from mqmail.control.values import facts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mqmail.control.lines import Lines
+
+LONGEST_PATH = 100      # sun_path, with the name under which a socket is made first
+_FACTS = ("role", "set", "proxy", "xclient")
+
+
+@value
+class Listener:
+    """*address* and *port*, or *path* of a Unix socket. *options*: the name of an option set, or "".
+    From *proxy* comes the PROXY protocol; *xclient* may say XCLIENT."""
+
+    address: str = ""
+    port: int = 0
+    path: str = ""
+    role: str = "mx"
+    options: str = ""
+    proxy: Networks = NOBODY
+    xclient: Networks = NOBODY
+
+    @property
+    def place(self) -> str:
+        """``127.0.0.1:25``, ``[::1]:25``, ``unix:/path``."""
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def parse_listeners(lines: Lines, _me: str) -> tuple[Listener, ...]:
+    """Lines ``PLACE [role=ROLE] [set=NAME] [proxy=NETWORK,…] [xclient=NETWORK,…]``."""
+    found: list[Listener] = []
+    for line in lines:
+        one = parse_line(line)
+        if one.place in [other.place for other in found]:
+            raise ValueError(f"{one.place} is given twice: remove one of the lines")
+        found.append(one)
+    return tuple(found)
+
+
+def parse_line(line: str) -> Listener:
+    """One of them."""
+    place, *words = line.split()
+    given = facts(words, _FACTS)
+    role = given.get("role", "mx")
+    if role not in ROLES:
+        raise ValueError(f"role={role}: write one of {', '.join(ROLES)}")
+    options = given.get("set", "")
+    if options:
+        check_name(options)
+    address, port, path = _place(place)
+    return Listener(address, port, path, role, options, networks_of(given.get("proxy", "")),
+                    networks_of(given.get("xclient", "")))
+
+
+def _place(text: str) -> tuple[str, int, str]:
+    if text[:5] != "unix:":
+        return *parse_listener(text), ""
+    path = text[5:]
+    if path[:1] != "/" or path[-1:] == "/" or len(path.encode()) > LONGEST_PATH:
+        raise ValueError(f"{text!a}: write unix: and an absolute path of at most {LONGEST_PATH} bytes")
+    return "", 0, path

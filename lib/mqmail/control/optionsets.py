@@ -1,0 +1,147 @@
+"""optionsets: what a session is offered and allowed, by the name of a set. Each role has one too."""
+
+from __future__ import annotations
+
+from mqmail.base.value import value
+from mqmail.control.values import number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from mqmail.control.lines import Lines
+
+ROLES = ("mx", "submission", "submissions", "lmtp")
+MECHANISMS = ("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "CRAM-MD5", "EXTERNAL",
+              "OAUTHBEARER")
+VERSIONS = ("1.2", "1.3")
+LONGEST_NAME = 64
+LONGEST_DELAY = 60      # seconds before the greeting: clients wait 300 (RFC 5321 4.5.3.2.1)
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+@value
+class Options:
+    """*tls*: none, may, require (nothing but STARTTLS before) or implicit (from the first octet);
+    *tlsmin* 1.2 or 1.3. *auth*: SASL mechanisms; *authplain*: also without TLS. *relay*: who may send to
+    other domains: "yes" all, "auth" who has authenticated, "no" neither; control/relayclients may in any
+    case. *databytes*, *maxrecipients* None: as the control files say. *greetdelay* in seconds.
+    *clientcert*: no, ask, require. *show551*: clients are told where a recipient has moved to. *checks*:
+    names of those that are made, None for all."""
+
+    tls: str = "may"
+    tlsmin: str = "1.2"
+    auth: tuple[str, ...] = ()
+    authplain: bool = False
+    relay: str = "auth"
+    databytes: int | None = None
+    maxrecipients: int | None = None
+    greetdelay: int = 0
+    clientcert: str = "no"
+    prdr: bool = True
+    show551: bool = False
+    checks: tuple[str, ...] | None = None
+
+
+_SUBMISSION = {"auth": MECHANISMS[:4], "greetdelay": 0, "prdr": False}
+BUILT_IN: dict[str, dict[str, Any]] = {
+    "mx": {},
+    "submission": {**_SUBMISSION, "tls": "require"},
+    "submissions": {**_SUBMISSION, "tls": "implicit"},
+    "lmtp": {},
+}
+
+
+@value
+class OptionSets:
+    """What the file says: name of a set to its options."""
+
+    sets: dict[str, dict[str, Any]]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a set *name*."""
+        return name in self.sets or name in BUILT_IN
+
+    def options(self, role: str, name: str = "") -> Options:
+        """What holds for *role*, and above it for the set *name*. An unknown name changes nothing."""
+        above = self.sets.get(name) or BUILT_IN.get(name) or {}
+        return Options(**{**BUILT_IN[role], **self.sets.get(role, {}), **above})
+
+
+def check_name(text: str) -> str:
+    """A set's name. Raises ValueError."""
+    if not 0 < len(text) <= LONGEST_NAME or not _NAME.issuperset(text):
+        raise ValueError(f"{text[:80]!a} is not a name: write letters, digits, - and _")
+    return text
+
+
+def parse_optionsets(lines: Lines, _me: str) -> OptionSets:
+    """Lines ``NAME option=value …``."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        name, *words = line.split()
+        check_name(name)
+        if name in found:
+            raise ValueError(f"{name} is given twice: write all its options into one line")
+        found[name] = _parse(words)
+    return OptionSets(found)
+
+
+def _parse(words: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for word in words:
+        option, equals, text = word.partition("=")
+        if not equals or option not in _OPTIONS:
+            raise ValueError(f"{word[:60]!a}: the options are {'=, '.join(_OPTIONS)}=")
+        if option in found:
+            raise ValueError(f"{option}= is given twice")
+        try:
+            found[option] = _OPTIONS[option](text)
+        except ValueError as error:
+            raise ValueError(f"{option}={error}") from None
+    return found
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text}: write {', '.join(words[:-1])} or {words[-1]}")
+        return text
+    return check
+
+
+def _flag(text: str) -> bool:
+    return _one_of("yes", "no")(text) == "yes"
+
+
+def _mechanisms(text: str) -> tuple[str, ...]:
+    if text == "none":
+        return ()
+    found = tuple(text.upper().split(",")) if text.isascii() else (text,)
+    if not set(MECHANISMS).issuperset(found) or len(set(found)) < len(found):
+        raise ValueError(f"{text}: write none, or some of {', '.join(MECHANISMS).lower()}")
+    return found
+
+
+def _checks(text: str) -> tuple[str, ...] | None:
+    """``all``, ``none``, or names with commas between them."""
+    if text in ("all", "none"):
+        return None if text == "all" else ()
+    return tuple([check_name(name) for name in text.split(",")])
+
+
+_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "tls": _one_of("none", "may", "require", "implicit"),
+    "tlsmin": _one_of(*VERSIONS),
+    "auth": _mechanisms,
+    "authplain": _flag,
+    "relay": _one_of("yes", "auth", "no"),
+    "databytes": lambda text: number(text, "bytes", 0, 1 << 50),
+    "maxrecipients": lambda text: number(text, "recipients", 1, 100000),
+    "greetdelay": lambda text: number(text, "seconds", 0, LONGEST_DELAY),
+    "clientcert": _one_of("no", "ask", "require"),
+    "prdr": _flag,
+    "show551": _flag,
+    "checks": _checks,
+}

@@ -1,0 +1,144 @@
+"""TLS as a server: contexts for the certificates of control/tlscertificates, and the handshake.
+
+A context is made once for each certificate, lowest version and wish for a client's certificate; the
+keys of session tickets belong to it. Processes that are forked from the one that made it resume each
+other's sessions; after a reload with new certificates each process only its own.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from mqmail.base import files
+from mqmail.base.failure import BadFile
+from mqmail.net.certificate import end_point
+from mqmail.net.expired import Expired
+from mqmail.net.tls import TlsFailed, TlsStream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from mqmail.control.certificates import Certificates
+    from mqmail.net.blocking import BlockingStream
+    from mqmail.net.stream import Stream
+
+    Wish = tuple[str, str]      # lowest version, and clientcert: no, ask, require
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_CLIENT = {"no": ssl.CERT_NONE, "ask": ssl.CERT_OPTIONAL, "require": ssl.CERT_REQUIRED}
+_LIMIT = 200        # characters of a client's name
+_LARGEST = 1 << 20  # octets of a certificate's file
+
+
+class Context(ssl.SSLContext):
+    """*end*: its certificate's end point for channel binding (RFC 5929 section 4)."""
+
+    end = b""
+
+
+class ServerTls:
+    """The contexts for *certificates* (not empty) and all *wishes*. Clients are verified against
+    *authorities*, a file, or the system's if that is "". Raises BadFile."""
+
+    def __init__(self, certificates: Certificates, authorities: str, wishes: Iterable[Wish]) -> None:
+        self.state = state_of(certificates, authorities, wishes)
+        self._certificates = certificates
+        self._authorities = authorities
+        self._contexts = {(pair, wish): self._new(pair, wish)
+                          for pair in set(certificates.files.values()) for wish in set(wishes)}
+
+    def context(self, minimum: str, client: str) -> Context:
+        """How to talk as a server that is asked for no name yet."""
+        return self._contexts[self._certificates.find(""), (minimum, client)]
+
+    def _new(self, pair: tuple[str, str], wish: Wish) -> Context:
+        context = Context(ssl.PROTOCOL_TLS_SERVER)
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.num_tickets = 1
+        context.minimum_version = _VERSIONS[wish[0]]
+        context.verify_mode = _CLIENT[wish[1]]
+        context.end = _load(context, *pair)
+        if wish[1] != "no":
+            _trust(context, self._authorities)
+
+        def choose(tls: ssl.SSLObject, name: str | None, _context: object) -> None:
+            tls.context = self._contexts[self._certificates.find(name or ""), wish]
+
+        context.sni_callback = choose
+        return context
+
+
+def state_of(certificates: Certificates, authorities: str, wishes: Iterable[Wish]) -> Any:
+    """What tells whether contexts have to be made anew: files and their times."""
+    paths = {path for pair in certificates.files.values() for path in pair} | {authorities}
+    return certificates, authorities, frozenset(wishes), [_stamp(path) for path in sorted(paths - {""})]
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise BadFile(f"{path}: {error.strerror}: see control/tlscertificates") from None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _load(context: Context, certificate: str, key: str) -> bytes:
+    """Take them in; the certificate's end point. No password is asked for."""
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+        text = files.read_bounded(certificate, _LARGEST).decode("ascii", "replace")
+    except OSError as error:        # ssl.SSLError is one
+        why = error.strerror or str(error)
+        raise BadFile(f"{certificate}, {key}: {why}: see control/tlscertificates") from None
+    _, header, rest = text.partition(ssl.PEM_HEADER)
+    body, footer, _ = rest.partition(ssl.PEM_FOOTER)
+    return end_point(ssl.PEM_cert_to_DER_cert(header + body + footer)) if footer else b""
+
+
+def _trust(context: ssl.SSLContext, authorities: str) -> None:
+    try:
+        if authorities:
+            context.load_verify_locations(authorities)
+        else:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise BadFile(f"{authorities}: {why}: see control/tlsclientauthorities") from None
+
+
+async def start_server(stream: Stream | BlockingStream, context: Context, seconds: float) -> TlsStream:
+    """Shake hands with the client at the other end of *stream*, for at most *seconds*. Raises
+    TlsFailed, with the stream closed."""
+    stream.expire_after(seconds)
+    tls = TlsStream(stream, context, server=True)
+    try:
+        await tls.handshake()
+    except TlsFailed:
+        stream.close()
+        raise
+    except Expired:
+        stream.close()
+        raise TlsFailed(f"no handshake within {seconds:g} s") from None
+    return tls
+
+
+def binding_of(tls: TlsStream) -> bytes:
+    """The end point of our own certificate in this session."""
+    context = tls.context
+    return context.end if isinstance(context, Context) else b""
+
+
+def name_of(certificate: dict[str, Any]) -> str:
+    """Whom a verified certificate is for: its first mail address, else its first host, else the common
+    name; "" without one that can be shown."""
+    names = [*certificate.get("subjectAltName", ()),
+             *[pair for rdn in certificate.get("subject", ()) for pair in rdn]]
+    for wanted in ("email", "emailAddress", "DNS", "commonName"):
+        for kind, text in names:
+            if kind == wanted and isinstance(text, str) and text.isprintable() \
+                    and 0 < len(text) <= _LIMIT:
+                return text
+    return ""

@@ -1,0 +1,171 @@
+"""A client's session: what is known of it, and what it is offered. Base of the handler."""
+
+from __future__ import annotations
+
+from mqmail.base import log, xtext
+from mqmail.policy.facts import Facts
+from mqmail.policy.stages import KEPT
+from mqmail.policy.verdict import DEFER, REJECT, RELAY, Verdict
+from mqmail.xmtp.params import XCLIENT_ATTRIBUTES
+from mqmail.xmtp.reply import Reply, reply
+from mqmail.xmtp.server import Limits, Server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mqmail.control.listeners import Listener
+    from mqmail.net.blocking import BlockingStream
+    from mqmail.prog.xmtpd.peer import Peer
+    from mqmail.prog.xmtpd.settings import Settings
+
+EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES")
+XCLIENT = "XCLIENT " + " ".join(XCLIENT_ATTRIBUTES[:-1])
+REFUSED = reply(550, "5.7.1", "not accepted by local policy")
+LATER = reply(451, "4.7.1", "not accepted for now by local policy, try again later")
+
+
+class Client:
+    """*listener* is where it came to; *peer* who it is; *auth*: whether somebody can check passwords.
+    *ucspi_tls* hands STARTTLS to whoever started us: it returns the stream, version and cipher."""
+
+    ucspi_tls: Callable[[], tuple[BlockingStream, str, str]] | None = None
+
+    def __init__(self, settings: Settings, listener: Listener, peer: Peer, session: str,
+                 auth: bool = False) -> None:
+        self.settings = settings
+        self.listener = listener
+        self.facts = Facts(session, listener.role, listener.place)
+        self.facts.options = listener.options
+        self._session_set = self._message_set = listener.options
+        self._auth_known = auth
+        self._via = ""                              # the XVIA parameter
+        self.logs = True                            # whether the usual is logged
+        host = settings.control.smtpgreeting.split(" ", 1)[0]
+        self.kind = "lmtp" if listener.role == "lmtp" else "smtp"
+        self.server = Server(self.kind, host, EXTENSIONS)
+        self.meet(peer)
+
+    def meet(self, peer: Peer) -> None:
+        """The client is *peer*: now, or as a proxy says."""
+        self.peer = peer
+        facts = self.facts
+        facts.ip, facts.port, facts.host, facts.uid = peer.ip, peer.port, peer.host, peer.uid
+        facts.relay = peer.relay
+        facts.said.clear()
+        if peer.refusal is not None:
+            action = REJECT if peer.refusal.code >= 500 else DEFER
+            facts.said["connect"] = Verdict(action, peer.refusal, "rblsmtpd")
+        self.offer()
+
+    def offer(self) -> None:
+        """Let the core offer and allow what holds now."""
+        facts, control = self.facts, self.settings.control
+        options = self.options = self.settings.options(facts.role, facts.options)
+        size = self.peer.databytes if self.peer.databytes is not None else options.databytes
+        self.server.set_limits(Limits(control.databytes if size is None else size,
+                                      options.maxrecipients or control.maxrecipients))
+        self.server.set_extensions((*EXTENSIONS, *self._more()))
+        self._via = ""
+
+    def _more(self) -> list[str]:
+        found, options = [], self.options
+        if self.may_start_tls:
+            found.append("STARTTLS")
+        if self.may_authenticate:
+            found.append(f"AUTH {' '.join(self.mechanisms)}")
+        if options.prdr and self.kind == "smtp":
+            found.append("PRDR")
+        if self.may_be_another:
+            found.append(XCLIENT)
+        return found
+
+    @property
+    def may_start_tls(self) -> bool:
+        """Whether STARTTLS is offered."""
+        return not self.facts.tls and self.options.tls in ("may", "require") and (
+            self.ucspi_tls is not None or self.settings.has_tls)
+
+    @property
+    def may_authenticate(self) -> bool:
+        """Whether AUTH is offered."""
+        return bool(self._auth_known and self.options.auth and not self.facts.login
+                    and (self.facts.tls or self.options.authplain))
+
+    @property
+    def mechanisms(self) -> list[str]:
+        """Those that can work in this session."""
+        facts = self.facts
+        impossible = [word for word, needs in (("SCRAM-SHA-256-PLUS", facts.binding),
+                                               ("EXTERNAL", facts.certificate)) if not needs]
+        return [word for word in self.options.auth if word not in impossible]
+
+    @property
+    def may_be_another(self) -> bool:
+        """Whether it is one of those who may say who the client is (not whoever they say)."""
+        return self.listener.xclient.contains(self.facts.proxy or self.facts.ip)
+
+    @property
+    def may_relay(self) -> bool:
+        """Whether its mail may go anywhere, as far as we know: mq-resolve knows control/relayclients."""
+        facts, wanted = self.facts, self.options.relay
+        return facts.relay or wanted == "yes" or (wanted == "auth" and facts.login != "") or any(
+            [facts.said[stage].action == RELAY for stage in KEPT if stage in facts.said])
+
+    async def judge(self, stage: str) -> Verdict | None:
+        """What a stage's checks say; None when it has none. An option set is in force from then on: of
+        connect and helo for the session, else for the message."""
+        stages, facts = self.settings.stages, self.facts
+        if not stages.has(stage):
+            return None
+        before = facts.options
+        said = await stages.run(stage, facts)
+        self._message_set = facts.options
+        if stage in ("connect", "helo"):
+            self._session_set = facts.options
+        if facts.options != before:
+            self.offer()
+        return said
+
+    def use_set(self, name: str) -> None:
+        """This option set is in force now."""
+        if self.facts.options != name:
+            self.facts.options = name
+            self.offer()
+
+    def via(self, relay: bool) -> str:
+        """MAIL's parameter that says where the message comes from, for the record (mq-record(5)) and for
+        mq-resolve."""
+        if relay != self.may_relay:
+            return "XVIA=" + xtext.encode(xtext.facts(self._origin(relay)))
+        if not self._via:
+            self._via = "XVIA=" + xtext.encode(xtext.facts(self._origin(relay)))
+        return self._via
+
+    def _origin(self, relay: bool) -> dict[str, str]:
+        facts = self.facts
+        if self.peer.local:
+            found = {"proto": "local", "uid": self.peer.uid}
+        else:
+            proto = {"LHLO": "lmtp", "HELO": "smtp"}.get(facts.verb, "esmtp")
+            # never without ip: who has none is a program of this host, and may relay
+            found = {"proto": proto, "ip": facts.ip or "unknown", "helo": facts.helo}
+            if facts.tls:
+                found["tls"] = f"{facts.tls}:{facts.cipher}"
+            found.update(auth=facts.login, cert=facts.certificate)
+        return {**found, "relay": "1" if relay else "", "session": facts.session}
+
+    def log(self, kind: str, **facts: object) -> None:
+        """A line of this session about the usual."""
+        if self.logs:
+            log.event(kind, session=self.facts.session, **facts)
+
+
+def reply_of(said: Verdict) -> Reply:
+    """What the client hears of REJECT and DEFER."""
+    return said.reply or (REFUSED if said.action == REJECT else LATER)
+
+
+def shown(sender: str) -> str:
+    """In the log the null sender is ``<>``."""
+    return sender or "<>"

@@ -1,0 +1,217 @@
+"""A message's body: policy, then mq-queue, whose word on it is the client's."""
+
+from __future__ import annotations
+
+import time
+
+from mqmail.base import xtext
+from mqmail.policy.stages import fields_of
+from mqmail.policy.verdict import DEFER, DISCARD, REJECT, Verdict
+from mqmail.prog.xmtpd.client import reply_of, shown
+from mqmail.prog.xmtpd.recipients import Recipients, passed_on
+from mqmail.xmtp import events
+from mqmail.xmtp.client import EAGER, Transaction
+from mqmail.xmtp.reply import Reply, facts_of, reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from mqmail.net.session import Session
+    from mqmail.prog.xmtpd.pool import Pool
+
+HELD = 65536            # octets of a body that are kept until the queue is told of the message
+_DOWN = reply(451, "4.3.2", "the queue does not answer, try again later")
+_THANKS = reply(250, "2.0.0", "ok")
+
+
+class Message(Recipients):
+    """Base of the handler. ``pool`` has the sessions to mq-queue."""
+
+    pool: Pool
+
+    def forget_body(self) -> None:
+        """Leave nothing of a message that is not complete: the queue forgets it with the session."""
+        self._close_link()
+        self._held: list[bytes] = []
+        self._octets = 0
+        self._begun = False                         # the header has been judged
+        self._away = False                          # the message is thrown away
+        self._refused: dict[str, Reply] = {}        # recipients that do not get it
+
+    _link: Session | None = None                    # to mq-queue, while a message is on its way
+    _transaction: Transaction | None = None
+    _since = 0.0                                    # when MAIL came
+    messages = 0                                    # accepted
+
+    def _close_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        self._transaction = None
+
+    def body(self, data: bytes) -> Awaitable[None] | None:
+        """Keep a small body; hand a large one over as it comes."""
+        self._held.append(data)
+        self._octets += len(data)
+        return self._stream() if self._octets > HELD else None
+
+    def _take_held(self) -> bytes:
+        held, self._held, self._octets = self._held, [], 0
+        return held[0] if len(held) == 1 else b"".join(held)
+
+    async def _stream(self) -> None:
+        """Pass on what is held; a refusal ends the body."""
+        answer = await self._begin_body()
+        if answer is None and not self._away:
+            answer = await self._push(self._take_held())
+        self._held, self._octets = [], 0
+        if answer is not None:
+            self.forget_body()
+            self._log_refused(answer)
+            self.server.fail_body(answer)
+
+    async def _push(self, piece: bytes) -> Reply | None:
+        link = self._link or await self._open()
+        assert self._transaction is not None
+        if link is not None and await link.push(self._transaction, piece):
+            return None
+        return self._outcome()
+
+    async def _begin_body(self) -> Reply | None:
+        """Once, when the header is there: judge it, and put our fields on top. A refusal, or None."""
+        if self._begun:
+            return None
+        self._begun = True
+        answer = None
+        if self.settings.stages.has("header"):
+            text = b"".join(self._held)
+            self.facts.header = text[:text.find(b"\r\n\r\n") + 2] if b"\r\n\r\n" in text else text
+            answer = self._heed(await self.judge("header"))
+        self._away = self._away or len(self._thrown) == len(self.server.accepted)
+        if self.facts.said:
+            fields = "".join([f"{field}\r\n" for field in fields_of(self.facts)])
+            self._held.insert(0, fields.encode("utf-8", "surrogateescape"))
+        return answer
+
+    def _heed(self, said: Verdict | None) -> Reply | None:
+        """A verdict on the message: a refusal, or None."""
+        if said is None:
+            return None
+        if said.action == DISCARD:
+            self._away = True
+        if self.server.each_is_told:
+            self._refused.update(said.recipients)
+        return reply_of(said) if said.action in (REJECT, DEFER) else None
+
+    # --- mq-queue ---
+
+    async def _open(self) -> Session | None:
+        """A transaction with mq-queue."""
+        self._transaction = self._envelope()
+        self._link = await self.pool.take()
+        if self._link is not None:
+            self._link.begin(self._transaction)
+        return self._link
+
+    def _envelope(self) -> Transaction:
+        mail, parameters = self.server.mail, self.parameters(self.may_relay)
+        assert mail is not None
+        if mail.size > 0:
+            parameters.append(f"SIZE={mail.size}")
+        if mail.eightbit:
+            parameters.append("BODY=8BITMIME")
+        if mail.ret:
+            parameters.append(f"RET={mail.ret.upper()}")
+        if mail.envid:
+            parameters.append(f"ENVID={xtext.encode(mail.envid)}")
+        recipients = [(self.address_of(rcpt), _words(rcpt)) for rcpt in self.server.accepted
+                      if rcpt.number not in self._thrown and rcpt.address not in self._refused]
+        return Transaction(mail.sender, recipients, parameters, EAGER)
+
+    async def finish(self, event: events.BodyEnd) -> None:
+        """The body is complete: the queue's word is ours."""
+        answer = await self._begin_body()
+        if answer is None and self.settings.stages.has("body"):
+            answer = self._heed(await self.judge("body"))
+        if answer is None and not self._away and not self._nobody_left():
+            answer = await self._hand_over()
+        if answer is None:
+            answer = _THANKS
+            self.log("discarded", sender=shown(self.sender()), recipients=len(self.server.accepted))
+        elif answer.code < 300:
+            self.messages += 1
+            self._log_accepted(event, answer)
+        else:
+            self._log_refused(answer)
+        self._close_link()
+        self._say(event, answer)
+
+    def _nobody_left(self) -> bool:
+        return all([rcpt.number in self._thrown or rcpt.address in self._refused
+                    for rcpt in self.server.accepted])
+
+    async def _hand_over(self) -> Reply:
+        """The last of the body to the queue, and what it says."""
+        piece = self._take_held()
+        link = self._link or await self._open()
+        assert self._transaction is not None
+        if link is not None:
+            await link.finish(self._transaction, piece)
+        answer = self._outcome()
+        if link is not None:
+            self.pool.give(link)
+        self._link = self._transaction = None
+        return answer
+
+    def _outcome(self) -> Reply:
+        """What the client is told, by what the queue said so far."""
+        transaction = self._transaction
+        assert transaction is not None
+        known = [verdict for verdict in transaction.verdicts if verdict is not None]
+        worst = max(known, key=_code, default=transaction.refused)
+        if worst is None or worst.code < 300:
+            worst = transaction.refused or worst
+        if worst is not None and worst.code >= 300:
+            return passed_on(worst)
+        if worst is None or len(known) < len(transaction.verdicts):
+            return _DOWN
+        return reply(250, "2.0.0", f"ok {facts_of(worst.text).get('id', '')}".rstrip(" "))
+
+    def _say(self, event: events.BodyEnd, answer: Reply) -> None:
+        """Once, or for each recipient (RFC 2033 section 4.2, PRDR)."""
+        server = self.server
+        if server.closed:
+            return
+        if not server.each_is_told:
+            return server.answer(event, answer)
+        answers = [self._refused.get(rcpt.address, answer) for rcpt in server.accepted]
+        for number, one in enumerate(answers):
+            server.answer_recipient(number, one)
+        return None
+
+    # --- the log ---
+
+    def _log_accepted(self, event: events.BodyEnd, answer: Reply) -> None:
+        self.log("accepted", id=answer.text[3:], sender=shown(self.sender()),
+                 recipients=len(self.server.accepted), size=event.size,
+                 ms=int((time.monotonic() - self._since) * 1000))
+
+    def _log_refused(self, answer: Reply) -> None:
+        self.log("message_refused", sender=shown(self.sender()), recipients=len(self.server.accepted),
+                 said=answer.said())
+
+
+def _words(rcpt: events.Rcpt) -> list[str]:
+    """RCPT's DSN parameters (RFC 3461)."""
+    words = []
+    if rcpt.notify:
+        words.append("NOTIFY=" + ",".join(rcpt.notify).upper())
+    if rcpt.orcpt:
+        kind, _, address = rcpt.orcpt.partition(";")
+        words.append(f"ORCPT={kind};{xtext.encode(address)}")
+    return words
+
+
+def _code(answer: Reply) -> int:
+    return answer.code
