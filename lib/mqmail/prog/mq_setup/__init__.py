@@ -41,12 +41,8 @@ from mqmail.base import files
 from mqmail.base.failure import BadFile, Permanent, Usage
 from mqmail.base.program import complain
 from mqmail.base.value import value
-<<<<<<< HEAD:lib/mqmail/prog/mq_setup/__init__.py
-from mqmail.control import hosts, lines, reader, users, values
-from mqmail.control.rights import Accounts
-=======
 from mqmail.control import lines, listeners, reader, users, values
->>>>>>> 6b493e8 (xmtpd: listeners with roles and option sets, TLS, AUTH, PROXY, XCLIENT, PRDR; policy's checks are asked):lib/mqmail/prog/mq_setup.py
+from mqmail.control.rights import Accounts
 from mqmail.control.survey import Survey
 from mqmail.mail import address
 from mqmail.net import daemon
