@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from io import BytesIO
-from traceback import walk_tb
 
 from mqmail.base import files, log
 from mqmail.base.failure import BadFile
@@ -125,8 +124,12 @@ def _checked(said: Verdict) -> Verdict:
 
 def _line_of(trace: TracebackType | None) -> int:
     """The last line of the file that was run; 0 if none was."""
-    lines = [number for frame, number in walk_tb(trace) if frame.f_code.co_filename == PATH]
-    return lines[-1] if lines else 0
+    last = 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == PATH:
+            last = trace.tb_lineno
+        trace = trace.tb_next
+    return last
 
 
 def _text_of(error: BaseException) -> str:
