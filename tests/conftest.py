@@ -16,12 +16,12 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def new_home(request):
-    """A function that makes homes (arguments as Home's), to be started by the test. They are removed
-    at the end; those of a failed test are stopped, and kept to be looked at."""
+    """A function that makes homes (arguments as Home's, *kind* another class), to be started by the
+    test. They are removed at the end; those of a failed test are stopped, and kept to be looked at."""
     homes = []
 
-    def make(*users, **options):
-        homes.append(Home(*users, **options))
+    def make(*users, kind=Home, **options):
+        homes.append(kind(*users, **options))
         return homes[-1]
 
     yield make

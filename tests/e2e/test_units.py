@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from support.accounts import Accounts
-from support.home import ME, SECONDS
+from support.home import ME, SECONDS, Home
 from support.programs import Program, need
+from support.systemhome import SystemHome
 
 pytestmark = pytest.mark.e2e
 # From mq-services' units to a shell that makes everything but the named directories unwritable.
@@ -21,10 +22,11 @@ exec "$@"
 """
 
 
-@pytest.fixture
-def units(new_home, tmp_path):
+@pytest.fixture(params=[Home, pytest.param(
+    SystemHome, marks=pytest.mark.skipif(os.geteuid() != 0, reason="for root"))])
+def units(request, new_home, tmp_path):
     """(home, {daemon: its unit as {name: value}})."""
-    home = new_home("alice")
+    home = new_home("alice", kind=request.param)
     home.run("mq-services", "systemd", tmp_path)
     found = {}
     for path in tmp_path.glob("*.service"):
