@@ -9,7 +9,7 @@ from mqmail.control.values import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from mqmail.control.lines import Lines
+    from collections.abc import Iterable
 
 _MAPPED = 0xFFFF   # ::ffff:0:0/96 (RFC 4291 2.5.5.2)
 
@@ -44,7 +44,7 @@ class Networks:
         return False
 
 
-def parse_networks(lines: Lines, _me: str) -> Networks:
+def parse_networks(lines: Iterable[str], _me: str) -> Networks:
     """Lines ``127.0.0.1``, ``10.0.0.0/8``, ``::1``, ``2001:db8::/32``."""
     networks: dict[tuple[int, int], set[int]] = {}
     for line in lines:

@@ -19,6 +19,8 @@ _MUCH = 1 << 50      # bytes
 # this host, loopback, link-local, multicast and beyond (RFC 6890)
 _NOT_FOR_MAIL = "0.0.0.0/8\n127.0.0.0/8\n169.254.0.0/16\n224.0.0.0/3\n::/127\nfe80::/10\nff00::/8"
 
+_WHAT = values.one_of("off", "mark", "reject")
+
 
 @value
 class Row:
@@ -70,7 +72,7 @@ TABLE_OF_FILES = (
           "whether the accounts of this host get mail: none or passwd"),
     _line("detaildelimiter", values.delimiters, "+", "mq-resolve mq-lspawn mq-local",
           "characters that separate a mailbox's name from a detail"),
-    _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve",
+    _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve xmtpd",
            "networks whose hosts may send mail to other domains"),
     _lines("smtproutes", TABLE, "routes.parse_smtproutes", "", "mq-route mq-rspawn",
            "next hops for domains, instead of their MX hosts"),
@@ -84,7 +86,7 @@ TABLE_OF_FILES = (
            "what mail to a domain or host wants of TLS"),
     _line("tlsauthorities", values.authorities, "system", "mq-remote",
           "a file with the certificates of authorities, or system"),
-    _lines("resolvers", LIST, "hosts.parse_resolvers", "", "mq-route mq-rspawn",
+    _lines("resolvers", LIST, "hosts.parse_resolvers", "", "mq-route mq-rspawn xmtpd",
            "DNS servers, instead of the system's"),
     _lines("refusednetworks", LIST, "networks.parse_networks", _NOT_FOR_MAIL, "mq-route mq-rspawn",
            "networks that no MX host may be in"),
@@ -92,6 +94,20 @@ TABLE_OF_FILES = (
            "LMTP services that serve destinations"),
     _lines("listeners", LIST, "hosts.parse_listeners", "127.0.0.1:2525", "xmtpd",
            "addresses and ports at which SMTP is spoken"),
+    _lines("badmailfrom", LIST, "badmailfrom.parse_badmailfrom", "", "xmtpd",
+           "senders whose mail is refused"),
+    _line("reversename", values.one_of("off", "look", "require"), "look", "xmtpd",
+          "whether a client's name is looked up, and must be there: off, look or require"),
+    _line("helocheck", _WHAT, "mark", "xmtpd",
+          "what becomes of clients whose HELO name cannot be true: off, mark or reject"),
+    _line("earlytalkers", _WHAT, "mark", "xmtpd",
+          "what becomes of clients that do not wait for our replies: off, mark or reject"),
+    _lines("dnsbl", LIST, "dnsbl.parse_dnsbl", "", "xmtpd",
+           "lists in DNS of bad and good clients"),
+    _line("senderdomain", values.one_of("off", "mark", "reject", "strict"), "mark", "xmtpd",
+          "what becomes of senders whose domain takes no mail: off, mark, reject or strict"),
+    _line("spf", _WHAT, "mark", "xmtpd",
+          "what becomes of clients that the sender's domain does not permit: off, mark or reject"),
     _lines("injectors", TABLE, "injectors.parse_injectors", "* local",
            "mq-bounce mq-queue mq-resolve mq-rspawn", "which accounts may put mail into the queue"),
     _number("databytes", "0", (0, _MUCH), "bytes", "xmtpd mq-queue",
@@ -126,7 +142,7 @@ TABLE_OF_FILES = (
             "how long a connection to another host may take"),
     _line("smtpgreeting", values.greeting, "{me}", "xmtpd",
           "what the greeting says; its first word is a host name"),
-    _line("helohost", values.domain, "{me}", "mq-remote mq-route mq-rspawn",
+    _line("helohost", values.domain, "{me}", "mq-remote mq-route mq-rspawn xmtpd",
           "the name said in EHLO to other hosts"),
     _line("bouncefrom", values.local_part, "MAILER-DAEMON", "mq-bounce",
           "the name before the @ in the From field of reports"),
