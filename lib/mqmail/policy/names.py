@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqmail.control.networks import parse_ip
-from mqmail.mail.address import BadAddress, check_domain, lower_ascii
+from mqmail.mail.address import BadAddress, check_domain, is_ipv4, lower_ascii
 from mqmail.mail.mxlist import FAILED
 from mqmail.policy.reverse import reverse_name
 from mqmail.policy.stages import Check
@@ -101,6 +101,8 @@ def judge_helo(helo: str, ip: str, own_names: frozenset[str], own_ip: str) -> st
     try:
         check_domain(helo)
     except BadAddress:
+        return "syntax"
+    if is_ipv4(helo):               # not in brackets
         return "syntax"
     if helo[0] != "[":
         if lower_ascii(helo) in own_names:
