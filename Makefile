@@ -1,6 +1,7 @@
 # make          what the programs need: .venv/ with the dependencies of setup.cfg
 # make run      a small mail system to look at and talk to, in run/ (or RUN=DIR)
 # make test     the tests (TESTS=tests/unit for some of them)
+# make crash    crashes, power cuts and faults at every system call: all states, not CI's choice (a while)
 # make bench    measurements
 # make soak     ten minutes of mail while programs are killed: SOAK_SECONDS, SOAK_RATE, SOAK_PAUSE, SOAK_SEED
 # make lint     ruff, mypy and mandoc, those that are installed
@@ -38,6 +39,10 @@ test: setup .venv/.test
 
 run: setup
 	@PYTHONPATH=lib exec $(python) -m mqmail.demo $(RUN)
+
+crash: setup .venv/.test
+	MQMAIL_CRASH=all $(python) -m pytest -sv tests/e2e/test_crash_points.py tests/e2e/test_power_cut.py \
+	    tests/e2e/test_faults.py
 
 bench: setup
 	$(python) bench/bench.py
@@ -83,4 +88,4 @@ sys.exit(subprocess.call([sys.executable, wheel + "/pip", "install", "-q", "--no
 endef
 export GET_PIP
 
-.PHONY: setup test run bench soak install uninstall lint clean venv-without-ensurepip
+.PHONY: setup test run crash bench soak install uninstall lint clean venv-without-ensurepip

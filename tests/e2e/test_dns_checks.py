@@ -56,7 +56,8 @@ class Client:
         control = reader.load(str(path), dnschecks.CONTROL)
         self.loop = new_loop() if shell == "loop" else None
         services = Services(self.loop)
-        made = [make(control, services) for _, make in dnschecks.FACTORIES]
+        makers = [dnschecks.reverse_name, *[make for _, make in dnschecks.FACTORIES]]
+        made = [make(control, services) for make in makers]
         checks = [check for check in made if check is not None]
         self.stages = Stages(checks, lambda *_: None, self._failed)
 

@@ -16,7 +16,7 @@ NEW = "new.example.org"
 DAEMONS = [("mq-queue", "queue.sock", "databytes"), ("mq-resolve", "resolve.sock", "locals"),
            ("mq-local", "mailbox.sock", "users"), ("mq-rspawn", "remote.sock", "resolvers"),
            ("mq-remote", "transfer.sock", "remotetimeouts"), ("mq-bounce", "bounce.sock", "bouncefrom"),
-           ("xmtpd", "", "timeoutsmtpd")]
+           ("mq-auth", "auth.sock", "authbackends"), ("xmtpd", "", "timeoutsmtpd")]
 WORKERS = {"mq-queue": "mq-queue", "mq-local": "mq-lspawn", "mq-remote": "mq-rspawn", "xmtpd": "xmtpd"}
 
 

@@ -14,7 +14,8 @@ from support.home import ME, ROOT, free_port, owner_name, reply, run, wait_until
 from support.programs import family, runs
 
 pytestmark = pytest.mark.e2e
-DAEMONS = ["mq-bounce", "mq-lspawn", "mq-queue", "mq-resolve", "mq-rspawn", "mq-send", "xmtpd"]
+DAEMONS = ["mq-auth", "mq-bounce", "mq-lspawn", "mq-queue", "mq-resolve", "mq-rspawn", "mq-send",
+           "xmtpd"]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="for root")
 
 
@@ -187,8 +188,12 @@ def test_programs_that_the_owner_cannot_read_still_run(new_home):
 
 
 @as_root
-def test_a_home_of_root_is_warned_of(new_home):
+def test_a_home_of_root_needs_accounts(new_home):
+    """Others: test_separation.py."""
     home = new_home("alice")
     subprocess.run(["chown", "-R", "root:root", str(home.path)], check=True)
-    home.start()
-    assert home.log("mq-start: warning: this home belongs to root")
+    home.control(accounts="".join([f"{name} 4711{n}:4711{n}\n" for n, name in enumerate(
+        ["xmtpd", "mq-queue", "mq-resolve", "mq-auth", "mq-send", "mq-rspawn", "mq-bounce"])]))
+    done = home.run("mq-start", check=False)
+    assert done.returncode == 111
+    assert b"this host has no account mqm for mq-local: mq-setup --system makes it" in done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.home import ME, wait_until
+from support.home import ME, run, wait_until
 from support.supervision import DAEMONS, S6, Daemontools, Flow, Runit
 
 pytestmark = pytest.mark.e2e
@@ -47,6 +47,12 @@ def test_mail_flows_while_each_daemon_is_restarted(supervised):
     assert bugs == []
 
 
+def acknowledged(home):
+    """The records in the queue of messages that were accepted."""
+    found = [path for path in home.queued() if "mess" not in path.parts]
+    return [path for path in found if b"\nok\n" in path.read_bytes()]
+
+
 def test_mail_flows_after_each_daemon_is_killed(supervised):
     home = supervised.home
     with Flow(home, "alice") as flow:
@@ -54,8 +60,15 @@ def test_mail_flows_after_each_daemon_is_killed(supervised):
             flow.wait_for_more()
             supervised.kill(name)
         flow.wait_for_more()
-    home.run("sendmail", "-q")
-    home.wait_until_empty()
+
+    def nothing_waits():
+        home.run("sendmail", "-q")
+        try:
+            return not acknowledged(home)
+        except FileNotFoundError:       # just finished
+            return False
+
+    wait_until(nothing_waits, "no acknowledged message in the queue")
     found = arrived(home)
     assert [name for name in flow.accepted if name not in found] == []
 
@@ -69,11 +82,17 @@ def test_the_order_of_starting_does_not_matter(order, new_home, launch):
 
 
 def test_logs_have_times(supervised):
-    """As the logger of each kind writes them."""
-    supervised.home.deliver(f"alice@{ME}")
-    wait_until(lambda: "event=accepted" in supervised.log("xmtpd"), "a log")
+    """As the logger of each kind writes them; and mq-log tells a message's story from all of them."""
+    id = supervised.home.deliver(f"alice@{ME}")
+    wait_until(lambda: "event=disconnect" in supervised.log("xmtpd"), "xmtpd's log")
+    wait_until(lambda: "event=finished" in supervised.log("mq-send"), "mq-send's log")
     stamp = {"s6": r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+  ", "daemontools": "@[0-9a-f]{24} ",
              "runit": r"\d{4}-\d\d-\d\d_\d\d:\d\d:\d\d\.\d+ "}[supervised.name]
+    told = run("mq-log", id, str(supervised.services)).stdout.decode().splitlines()
+    events = [line.split(" ")[3] for line in told]
+    assert events[0] == "connect"       # each logger has its own idea of a millisecond
+    assert sorted(events[1:]) == ["accepted", "delivered", "disconnect", "finished", "queued",
+                                  "replaced"]
     lines = supervised.log("xmtpd").splitlines()
     assert [line for line in lines if not re.match(stamp + "event=", line)] == []
 

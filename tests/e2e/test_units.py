@@ -81,7 +81,7 @@ class Confined:
 def test_confined_daemons_do_their_work(units, tmp_path, request):
     home, found = units
     home.control(localusers="passwd\n")
-    assert len(found) == 7
+    assert len(found) == 8
     with Accounts(2) as (account, other):
         other.write(".qmail", "|exit 100\n")
         account.write(".qmail", "|cat >got; touch /tmp/mqmail-$USER\n")

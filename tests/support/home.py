@@ -55,19 +55,26 @@ def run(name, *arguments, root=ROOT, text=b"", check=True, **options):
 
 class Home:
     """A home in a directory of its own, with mailboxes for *users* at ME, at *port* of 127.0.0.1.
-    Root's homes belong to the account mail. *root*: the checkout whose bin/ is used."""
+    Root's homes belong to the account mail. *root*: the checkout whose bin/ is used; *below*: where the
+    home is made, instead of the directory for temporary files."""
 
-    def __init__(self, *users, root=ROOT, owner=None):
+    def __init__(self, *users, root=ROOT, owner=None, below=None):
         self.root = root
         self.port = free_port()
-        self.top = tempfile.mkdtemp(prefix="mqmail-")
+        self.top = tempfile.mkdtemp(prefix="mqmail-", dir=below)
         os.chmod(self.top, 0o755)       # the home's owner must get there
         self.path = Path(self.top, "home")
         self.process = None
+        self.environment = None     # of mq-start, if it is not ours
         self._log = Path(self.top, "log")
         words = [word for user in users for word in ("--user", user)]
         words += ["--owner", owner] if owner else []
+        words += self.prepare()
         self.run("mq-setup", "--me", ME, "--listen", f"127.0.0.1:{self.port}", *words)
+
+    def prepare(self):
+        """Before the home is made; further words for mq-setup."""
+        return []
 
     @property
     def address(self):
@@ -92,7 +99,8 @@ class Home:
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
                 [f"{self.root}/bin/mq-start", "--home", str(self.path), "--ready-fd", str(announce)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[announce])
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[announce],
+                env=self.environment)
         os.close(announce)
         os.set_blocking(ready, False)
         if wait:

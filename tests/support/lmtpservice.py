@@ -21,17 +21,21 @@ Ask = namedtuple("Ask", "mail rcpt address number")
 
 class LmtpService:
     """``asked``: each Ask, in the order of the transactions; ``sessions``: how many there were;
-    *on_mail(count)*: called with the number of MAIL commands of the session; CLOSE ends the session."""
+    *on_mail(count)*: called with the number of MAIL commands of the session; CLOSE ends the session.
+    *on_rcpt(argument)*: what RCPT is answered, or CLOSE. *port*: at 127.0.0.1, and no Unix socket."""
 
-    def __init__(self, path, answer, xmq=True, on_mail=lambda count: None):
+    def __init__(self, path, answer, xmq=True, on_mail=lambda count: None,
+                 on_rcpt=lambda argument: "250 2.0.0 ok", port=0):
         self._answer = answer
         self._xmq = xmq
         self._on_mail = on_mail
+        self._on_rcpt = on_rcpt
         self.asked = []
         self.sessions = 0
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        os.chmod(path, 0o777)
+        self._listener = socket.socket(socket.AF_INET if port else socket.AF_UNIX)
+        self._listener.bind(("127.0.0.1", port) if port else str(path))
+        if not port:
+            os.chmod(path, 0o777)
         self._listener.listen(200)
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -94,7 +98,8 @@ class _Session:
 
     def _on_rcpt(self, argument):
         self._rcpts.append(argument)
-        self._say("250 2.0.0 ok")
+        said = self._service._on_rcpt(argument)
+        return CLOSE if said == CLOSE else self._say(said)
 
     def _on_data(self, _argument):
         self._say("354 go")

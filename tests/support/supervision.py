@@ -12,7 +12,8 @@ from support.home import ME, SECONDS, wait_until
 from support.programs import answers, need
 
 SOCKETS = {"mq-queue": "queue.sock", "mq-resolve": "resolve.sock", "mq-lspawn": "mailbox.sock",
-           "mq-rspawn": "remote.sock", "mq-bounce": "bounce.sock", "mq-send": "trigger"}
+           "mq-rspawn": "remote.sock", "mq-auth": "auth.sock", "mq-bounce": "bounce.sock",
+           "mq-send": "trigger"}
 DAEMONS = (*SOCKETS, "xmtpd")
 
 

@@ -12,7 +12,7 @@ ROOT = Path(mqmail.__file__).parent
 # From the bottom up: each may import itself and those before it. "local" is what mq-local and
 # mq-lspawn share, "remote" what mq-remote and mq-rspawn do: parts of programs, kept apart for their
 # size. "demo" and "install" are make run and make install.
-LAYERS = ["base", "mail", "xmtp", "control", "queue", "net", "local", "remote", "policy", "prog", "demo",
+LAYERS = ["base", "mail", "xmtp", "control", "queue", "net", "auth", "local", "remote", "policy", "prog", "demo",
           "install"]
 PURE = {"mail", "xmtp"}
 MACHINE = {"os", "sys", "socket", "_socket", "select", "time", "asyncio"}

@@ -23,7 +23,7 @@ def section(page, name):
 
 def page_of(program):
     """The manual whose NAME section says *program*."""
-    found = [page for page in PAGES if any(
+    found = [page for page in PAGES if page.suffix != ".5" and any(
         [line.startswith(".Nm ") and program in line.split()[1:] for line in section(page, "NAME")])]
     assert len(found) == 1, found
     return found[0]

@@ -473,3 +473,80 @@ def test_a_step_that_ends_in_an_unknown_way_has_failed():
     assert outcomes[0] is None
     assert isinstance(outcomes[1], OSError)
     assert outcomes[2] is None
+
+
+# Taking over what another account has made
+
+def dies_at(call, id):
+    """take_over, killed when it comes to the system call os.*call*."""
+    pid = os.fork()
+    if pid == 0:
+        setattr(os, call, lambda *_arguments: os._exit(9))
+        store.take_over(id, "new", 5.0)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+def test_a_record_is_taken_over_with_its_time(home):
+    id = accepted()
+    store.take_over(id, "new", 1234567890.5)
+    assert [place for place, *_ in map(lambda one: one.split("/"), everything())] == ["mess", "wait"]
+    assert store.read("wait", id) == head(id)
+    assert list(store.scan_names("wait")) == [(id, 1234567890.5)]
+    assert os.stat(path("wait", id)).st_mode & 0o777 == 0o660 & ~umask()
+    assert not store.is_taken_over(accepted())
+
+
+def test_one_that_waits_already_is_taken_over_in_its_place(home):
+    id = accepted()
+    store.move(id, "new", "wait")
+    before = os.stat(path("wait", id)).st_ino
+    store.take_over(id, "wait", 7.0)
+    assert os.stat(path("wait", id)).st_ino != before
+    assert list(store.scan_names("wait")) == [(id, 7.0)]
+
+
+@pytest.mark.parametrize("call", ["rename", "utime"])
+def test_killed_before_the_copy_is_complete_nothing_has_happened(home, call):
+    id = accepted()
+    dies_at(call, id)
+    assert store.read("new", id) == head(id)
+    assert not store.is_taken_over(id)
+    assert list(store.scan_names("wait")) == []
+    store.take_over(id, "new", 6.0)
+    assert list(store.scan_names("wait")) == [(id, 6.0)]
+    assert len(everything()) == 2
+
+
+def test_killed_when_the_copy_is_complete_it_counts(home):
+    id = accepted()
+    bucket = ids.directory(id)
+    pid = os.fork()
+    if pid == 0:
+        unlink = os.unlink
+        os.unlink = lambda name: os._exit(9) if name == path("new", id) else unlink(name)
+        store.take_over(id, "new", 5.0)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert everything() == [f"{place}/{bucket}/{id}" for place in ("mess", "new", "wait")]
+    assert store.is_taken_over(id)
+    assert everything() == [f"{place}/{bucket}/{id}" for place in ("mess", "wait")]
+
+
+def test_what_a_killed_one_left_is_removed_once_it_is_old(home):
+    id = accepted()
+    dies_at("rename", id)
+    copy = f"{path('wait', id)}{store.COPY}"
+    assert os.path.exists(copy)
+    assert [one for one in store.remove_orphans(100.0) if one] == []
+    assert [one for one in store.remove_orphans(6.0 + store.STALE) if one] == [copy]
+
+
+def test_a_full_disk_leaves_it_where_it_is(home):
+    id = accepted()
+    os.rmdir(f"queue/wait/{ids.directory(id)}")
+    with open(f"queue/wait/{ids.directory(id)}", "w"):
+        pass
+    with pytest.raises(OSError, match="Not a directory"):
+        store.take_over(id, "new", 5.0)
+    assert store.read("new", id) == head(id)

@@ -21,6 +21,21 @@ def test_new_messages_come_first_and_do_not_starve_the_others():
     assert agenda.wake_at() == 101.0
 
 
+def test_times_move_with_the_clock():
+    agenda = Agenda()
+    agenda.add_due("one", 1000.0)
+    agenda.add_due("two", 2000.0)
+    agenda.bring([("two", ("1",))])
+    agenda.shift(-900.0)
+    assert agenda.wake_at() == 100.0
+    assert sorted(taken(agenda, 150.0)) == ["one", "two"]
+    agenda.finished("two")
+    agenda.add_due("two", 300.0)
+    agenda.shift(100.0)
+    assert taken(agenda, 350.0) == []
+    assert taken(agenda, 400.0) == ["two"]
+
+
 def test_a_due_one_that_is_active_already_does_not_hide_the_new_ones():
     agenda = Agenda()
     for number in range(FRESH_PER_DUE + 2):

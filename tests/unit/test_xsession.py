@@ -58,7 +58,8 @@ def test_the_client_tells(answer):
 def test_lines_are_passed_on_as_they_are():
     client = connected()
     for line, answer in (("AUTH LOGIN", b"334 VXNlcm5hbWU6\r\n"), ("dG9t", b"334 \r\n"),
-                         ("", b"334 eA==\r\n"), ("*", b"535 5.7.8 no\r\n"), ("AUTH PLAIN AHgAeQ==", b"235 2.7.0 ok\r\n")):
+                         ("", b"334 eA==\r\n"), ("*", b"535 5.7.8 no\r\n"),
+                         ("AUTH PLAIN AHgAeQ==", b"235 2.7.0 ok\r\n")):
         client.pass_on(line)
         assert client.take_output()[0] == line.encode() + b"\r\n"
         (event,) = client.feed(answer)

@@ -51,6 +51,14 @@ def is_regular(mode: int) -> bool:
     return mode & 0o170000 == 0o100000
 
 
+def make_directory(path: str, mode: int) -> None:
+    """Make *path* unless it is there."""
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        pass
+
+
 def replace_file(path: str, data: bytes, mode: int = 0o644) -> None:
     """Write *path* anew so that a crash leaves the old or the new content, durable on return."""
     directory, _, name = path.rpartition("/")

@@ -75,10 +75,15 @@ def complain(name: str, text: str) -> None:
 
 
 def bug(error: BaseException, **facts: object) -> None:
-    """Log an exception that should not have been, with where it was raised."""
+    """Log an exception that should not have been, with where it was raised. To be out of memory is none
+    of our mistakes."""
     where, trace = [], error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         where.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}")
         trace = trace.tb_next
-    log.event("bug", error=repr(error)[:500], where=",".join(where[-8:]), **facts)
+    place = ",".join(where[-8:])
+    if isinstance(error, MemoryError):
+        log.event("no_memory", where=place, **facts)
+    else:
+        log.event("bug", error=repr(error)[:500], where=place, **facts)

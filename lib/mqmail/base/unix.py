@@ -42,8 +42,10 @@ def peer_of(sock: socket) -> Peer:
     return Peer(*(int.from_bytes(raw[i:i + 4], "little", signed=True) for i in (0, 4, 8)))
 
 
-def listen(path: str, backlog: int = 1024, mode: int = 0o666, kind: int = SOCK_STREAM) -> socket:
+def listen(path: str, backlog: int = 1024, mode: int = 0o666, kind: int = SOCK_STREAM,
+           owner: tuple[int, int] | None = None) -> socket:
     """A listening (or, with SOCK_DGRAM, bound) socket at *path*, replacing what a dead one left.
+    *owner*: uid and gid that root gives it to.
 
     Made under a temporary name and renamed, so that callers find either the old or the new one and
     never one with the wrong mode. The caller holds the lock that says there is no second server.
@@ -55,6 +57,8 @@ def listen(path: str, backlog: int = 1024, mode: int = 0o666, kind: int = SOCK_S
     except FileNotFoundError:
         pass
     sock.bind(temporary)
+    if owner is not None:
+        os.chown(temporary, *owner, follow_symlinks=False)
     os.chmod(temporary, mode)
     if kind == SOCK_STREAM:
         sock.listen(backlog)

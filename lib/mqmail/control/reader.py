@@ -150,6 +150,19 @@ class Directory:
     def read(self, row: Row) -> bytes | None:
         """The content of a file; None when there is none. Raises BadFile."""
         path = f"{self.path}/{row.name}"
+        fd = self.open(row.name)
+        if fd is None:
+            return None
+        try:
+            if row.secret:
+                self._check_secret(row, path, os.fstat(fd))
+            return files.read_fd_bounded(fd, path, LARGEST)
+        finally:
+            os.close(fd)
+
+    def open(self, name: str) -> int | None:
+        """A descriptor of a file that nobody else writes; None when there is none. Raises BadFile."""
+        path = f"{self.path}/{name}"
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -160,11 +173,10 @@ class Directory:
             raise BadFile(f"{path}: {error.strerror}") from None
         try:
             self._check(path, os.fstat(fd))
-            if row.secret:
-                self._check_secret(row, path, os.fstat(fd))
-            return files.read_fd_bounded(fd, path, LARGEST)
-        finally:
+        except BaseException:
             os.close(fd)
+            raise
+        return fd
 
     def _check_secret(self, row: Row, path: str, found: os.stat_result) -> None:
         try:

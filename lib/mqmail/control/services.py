@@ -47,6 +47,7 @@ class Program:
 PROGRAMS = (
     Program("mq-queue", "makes messages durable", 500 * MB, 10000, 300, writes=("queue", "run")),
     Program("mq-resolve", "answers whose an address is", 500 * MB, 6000, 20, families=_INTERNET),
+    Program("mq-auth", "says whether a login is true", 500 * MB, 6000, 100, families=_INTERNET),
     Program("mq-bounce", "reports failures to senders", 200 * MB, 6000, 20, after=("mq-queue",)),
     Program("mq-lspawn", "delivers into mailboxes", 1000 * MB, 6000, 4000, writes=("run", "mail"),
             capabilities=("DAC_READ_SEARCH", "KILL"), free=True),
@@ -56,7 +57,7 @@ PROGRAMS = (
             families=_INTERNET, after=("mq-queue", "mq-resolve", "mq-bounce", "mq-lspawn", "mq-rspawn")),
     Program("xmtpd", "takes mail from the network", 500 * MB, 12000, 300, families=_INTERNET,
             capabilities=("NET_BIND_SERVICE",), options=" --listen",
-            after=("mq-queue", "mq-resolve", "mq-send")),
+            after=("mq-queue", "mq-resolve", "mq-auth", "mq-send")),
 )
 
 

@@ -10,7 +10,7 @@ from mqmail.base.value import value
 from mqmail.control import reader
 from mqmail.control.lines import Lines
 from mqmail.control.routes import Route
-from mqmail.control.table import BY_NAME, LINE, NUMBER, TABLE_OF_FILES, Row
+from mqmail.control.table import BY_NAME, HOOKS, LINE, NUMBER, OTHER_FORMS, TABLE_OF_FILES, Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Survey:
         return None if bad else content
 
     def _look_for_unknown(self, names: list[str]) -> None:
-        for name in sorted(set(names) - set(BY_NAME)):
+        for name in sorted(set(names).difference(BY_NAME, OTHER_FORMS, (HOOKS,))):
             if not _is_ignored(name):
                 self._name = name
                 self._complain(f"{self._directory.path}/{name}: no control file has this name: see"

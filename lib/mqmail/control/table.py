@@ -16,6 +16,7 @@ TABLE = "table"      # one fact a line: what is looked up, and what is found
 
 _DAY = 86400
 _MUCH = 1 << 50      # bytes
+_THROTTLES = "127.0.0.0/8 free\n::1 free\n* sessions=50,10% rate=600/60s"
 # this host, loopback, link-local, multicast and beyond (RFC 6890)
 _NOT_FOR_MAIL = "0.0.0.0/8\n127.0.0.0/8\n169.254.0.0/16\n224.0.0.0/3\n::/127\nfe80::/10\nff00::/8"
 
@@ -70,7 +71,7 @@ TABLE_OF_FILES = (
            "names that stand for other addresses or go to a destination"),
     _line("localusers", values.local_users, "none", "mq-resolve mq-lspawn",
           "whether the accounts of this host get mail: none or passwd"),
-    _line("detaildelimiter", values.delimiters, "+", "mq-resolve mq-lspawn mq-local",
+    _line("detaildelimiter", values.delimiters, "+", "mq-resolve mq-lspawn mq-local mq-access xmtpd",
           "characters that separate a mailbox's name from a detail"),
     _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve xmtpd",
            "networks whose hosts may send mail to other domains"),
@@ -90,10 +91,20 @@ TABLE_OF_FILES = (
            "DNS servers, instead of the system's"),
     _lines("refusednetworks", LIST, "networks.parse_networks", _NOT_FOR_MAIL, "mq-route mq-rspawn",
            "networks that no MX host may be in"),
-    _lines("destinations", TABLE, "destinations.parse_destinations", "", "mq-resolve mq-send",
+    _lines("destinations", TABLE, "destinations.parse_destinations", "", "mq-resolve mq-send xmtpd",
            "LMTP services that serve destinations"),
     _lines("listeners", LIST, "hosts.parse_listeners", "127.0.0.1:2525", "xmtpd",
            "addresses and ports at which SMTP is spoken"),
+    _lines("access", TABLE, "access.parse_access", "", "xmtpd mq-access",
+           "what clients, senders and recipients may do"),
+    _lines("verify", TABLE, "verify.parse_verify", "", "xmtpd",
+           "domains whose recipients are asked for at the service that gets their mail"),
+    _lines("throttles", TABLE, "throttles.parse_throttles", _THROTTLES, "xmtpd",
+           "how many sessions, messages and recipients clients and networks may have"),
+    _lines("pressure", TABLE, "pressure.parse_pressure", "", "xmtpd",
+           "what clients feel of it when the queue does not keep up"),
+    _lines("headerchecks", TABLE, "headerchecks.parse_headerchecks", "", "xmtpd",
+           "what is done about headers that break a rule"),
     _lines("badmailfrom", LIST, "badmailfrom.parse_badmailfrom", "", "xmtpd",
            "senders whose mail is refused"),
     _line("reversename", values.one_of("off", "look", "require"), "look", "xmtpd",
@@ -109,13 +120,27 @@ TABLE_OF_FILES = (
     _line("spf", _WHAT, "mark", "xmtpd",
           "what becomes of clients that the sender's domain does not permit: off, mark or reject"),
     _lines("injectors", TABLE, "injectors.parse_injectors", "* local",
-           "mq-bounce mq-queue mq-resolve mq-rspawn", "which accounts may put mail into the queue"),
+           "mq-auth mq-bounce mq-queue mq-resolve mq-rspawn",
+           "which accounts may put mail into the queue"),
+    _lines("authbackends", LIST, "authbackends.parse_authbackends", "passwd", "mq-auth xmtpd",
+           "who says whether a login and its password are right"),
+    Row("passwd", TABLE, "", "mq-auth mq-passwd", "logins and the hashes of their passwords",
+        parser="passwd.parse_passwd", secret=True),
+    _lines("logins", TABLE, "logins.parse_logins", "", "xmtpd",
+           "which senders a login may use"),
+    _lines("accountlimits", TABLE, "accountlimits.parse_accountlimits", "", "mq-auth",
+           "how much a login may send within an hour"),
+    _lines("accounts", TABLE, "rights.parse_accounts", "",
+           "mq-auth mq-bounce mq-fsck mq-lspawn mq-passwd mq-qread mq-queue mq-resolve mq-rspawn mq-send"
+           " mq-setup xmtpd", "which account each program becomes in a system home"),
     _number("databytes", "0", (0, _MUCH), "bytes", "xmtpd mq-queue",
             "the largest message taken; 0 means any size"),
     _number("maxrecipients", "1000", (1, 100000), "recipients", "xmtpd",
             "the most recipients of a message from the network (RFC 5321 asks for 100)"),
-    _number("minfree", "100M", (0, _MUCH), "bytes", "mq-queue",
+    _number("minfree", "100M", (0, _MUCH), "bytes", "xmtpd mq-queue",
             "space that must stay free on the queue's disk; less, and mail is put off with 452"),
+    _number("okfree", "150M", (0, _MUCH), "bytes", "xmtpd mq-queue",
+            "space that must be free again on the queue's disk before mail is taken as usual"),
     _number("queuelifetime", "604800", (0, 3650 * _DAY), "seconds", "mq-send",
             "how long a recipient is tried before the message is returned"),
     _number("concurrencylocal", "10", (0, 1000), "deliveries", "mq-send mq-lspawn",
@@ -162,4 +187,7 @@ TABLE_OF_FILES = (
           "the host in Message-ID fields"),
 )
 
+# Forms of tables that are not text; mq-makemap makes them.
+OTHER_FORMS = ("access.cdb", "access.sqlite")
+HOOKS = "hooks.py"          # a program: mq-hooks(5)
 BY_NAME = {row.name: row for row in TABLE_OF_FILES}

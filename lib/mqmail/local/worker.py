@@ -71,12 +71,15 @@ class _Stream(BlockingStream):
 
 
 class Worker:
-    """*names* are the control files it uses. Subclasses say who handles a session's events."""
+    """*names* are the control files it uses; *callers* the uids it serves, None: whoever the socket lets
+    in. Subclasses say who handles a session's events."""
 
     timeout = 0.0       # seconds without a command after which a connection is closed; 0: never
 
-    def __init__(self, control: reader.Control, names: tuple[str, ...]) -> None:
+    def __init__(self, control: reader.Control, names: tuple[str, ...],
+                 callers: frozenset[int] | None = None) -> None:
         self.control = control
+        self._callers = callers
         self._names = names
         self._gate = Gate()
         self._stale = False
@@ -92,9 +95,20 @@ class Worker:
             while True:
                 with self._gate:
                     fd, _ = listener._accept()  # type: ignore[attr-defined]
-                self._converse(unix.socket(fileno=fd))
+                sock = unix.socket(fileno=fd)
+                if self._may_call(sock):
+                    self._converse(sock)
+                else:
+                    sock.close()
         except Stop:
             pass
+
+    def _may_call(self, sock: unix.socket) -> bool:
+        peer = unix.peer_of(sock)
+        if self._callers is None or peer.uid in self._callers:
+            return True
+        log.event("caller_refused", uid=peer.uid, pid=peer.pid)
+        return False
 
     def _converse(self, sock: unix.socket) -> None:
         stream = _Stream(sock, self._gate)

@@ -6,6 +6,7 @@ from math import sqrt
 
 SKIP_LOCAL = 10
 SKIP_REMOTE = 20
+SET_BACK = 10.0      # seconds that a clock goes back before it counts as set
 FUZZ = 0.1           # the part of the interval that fuzz=1 would add
 
 

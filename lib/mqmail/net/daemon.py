@@ -1,7 +1,7 @@
 """What all daemons do alike: the command line, the home, the loop, signals, worker processes.
 
-A daemon's main is: ``ready_fd = start(name, __doc__, argv)``, read control files, make sockets, then
-``run_loop`` in one process or ``Workers`` for several forked from it.
+A daemon's main is: ``begun = start(name, __doc__, argv)``, which makes its sockets, read control files,
+then ``run_loop`` in one process or ``Workers`` for several forked from it.
 TERM and INT stop it cleanly, HUP re-reads control files (all or nothing).
 """
 
@@ -13,15 +13,19 @@ import resource
 import signal
 import time
 
-from mqmail.base import lock, log, program
+from mqmail.base import lock, log, program, unix
 from mqmail.base.failure import Failure, Temporary, Usage
+from mqmail.base.value import value
+from mqmail.control import rights
 from mqmail.net.lifeline import die_with_parent, set_name
-from mqmail.net.owner import give_up_root
+from mqmail.net.owner import become_program, give_up_root, import_late, system_accounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from mqmail.control.rights import Accounts
 
 HOME = "/var/mqmail"
 GRACE = 20.0            # seconds a worker has to end after TERM
@@ -41,15 +45,49 @@ def arguments(usage: str, argv: list[str]) -> tuple[str, int | None, dict[str, o
     return home, None if text is None else int(text), found
 
 
-def start(name: str, usage: str, argv: list[str]) -> int | None:
-    """The beginning of a daemon that needs no root: from the command line to the lock, which it holds
-    until its process ends. Returns the ready descriptor. Raises Usage, Temporary, OSError."""
-    home, ready_fd, _ = arguments(usage, argv)
+@value
+class Begun:
+    """A daemon that has begun: where to say that it is *ready*, its listening *sockets* by their paths,
+    the *accounts* of a system home."""
+
+    ready: int | None
+    sockets: dict[str, unix.socket]
+    accounts: Accounts | None
+
+    def callers(self, path: str) -> frozenset[int] | None:
+        """The uids that are believed at the socket *path*; None: control/injectors knows."""
+        return None if self.accounts is None else self.accounts.callers(path)
+
+
+def start(name: str, usage: str, argv: list[str]) -> Begun:
+    """The beginning of a daemon that needs no root: from the command line to its sockets and the lock,
+    which it holds until its process ends. Raises Usage, Temporary, OSError."""
+    home, ready, _ = arguments(usage, argv)
     enter(home)
     become(name)
-    give_up_root()
+    accounts = system_accounts(name)
+    if accounts is None:
+        give_up_root(name)
     lock.hold(f"run/{name}.lock", name)
-    return ready_fd
+    sockets = listen(name, accounts)
+    if accounts is not None:
+        import_late()
+        become_program(name, accounts)
+    os.umask(0o027 if accounts is None else 0o007)      # of a system's queue, the group has its share
+    return Begun(ready, sockets, accounts)
+
+
+def listen(name: str, accounts: Accounts | None) -> dict[str, unix.socket]:
+    """The listening sockets of *name*, by their paths. *accounts*: of a system home."""
+    sockets = {}
+    for one in rights.sockets_of(name):
+        kind = unix.SOCK_DGRAM if one.datagram else unix.SOCK_STREAM
+        if accounts is None:
+            sockets[one.path] = unix.listen(one.path, mode=one.own_mode, kind=kind)
+        else:
+            owner = accounts.of(one.owner).uid, accounts.of(one.group).gid
+            sockets[one.path] = unix.listen(one.path, mode=one.mode, kind=kind, owner=owner)
+    return sockets
 
 
 def enter(home: str) -> None:

@@ -34,10 +34,12 @@ _BUSY = reply(421, "4.3.2", "too many sessions, come back later")
 _PAUSE = 0.5        # seconds without accepting after the system refused a descriptor
 
 
-def greet_trusted(stream: Stream, server: Server, injectors: Injectors, may_not: str) -> None:
-    """Greet programs of ours; tell other callers that they *may_not*."""
+def greet_trusted(stream: Stream, server: Server, injectors: Injectors,
+                  callers: frozenset[int] | None, may_not: str) -> None:
+    """Greet programs of ours: the uids *callers*, or if that is None whom *injectors* trusts. Tell
+    others that they *may_not*."""
     peer = unix.peer_of(stream.sock)
-    if injectors.level(peer.uid) == TRUSTED:
+    if peer.uid in callers if callers is not None else injectors.level(peer.uid) == TRUSTED:
         server.greet()
     else:
         refuse_caller(server, peer, may_not)

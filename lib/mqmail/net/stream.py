@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from _socket import AF_UNIX, MSG_PEEK, SO_ERROR, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
+from _socket import AF_UNIX, MSG_PEEK, SHUT_WR, SO_ERROR, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
 
 from mqmail.base import unix
 from mqmail.base.waiter import Waiter
@@ -144,7 +144,7 @@ class Stream:
                 sent = unix.send(self.sock, data, fds)
             except OSError as error:
                 if error.errno not in _AGAIN:
-                    return self._lost()
+                    return self._broken()
                 sent = 0
             if sent == len(data):
                 return
@@ -168,7 +168,7 @@ class Stream:
             sent = unix.send(self.sock, data[:MOST_UNSENT], self._out_fds)
         except OSError as error:
             if error.errno not in _AGAIN:
-                self._lost()
+                self._broken()
             return
         self._close_out_fds()
         self._unsent -= sent
@@ -190,8 +190,17 @@ class Stream:
             self._drained = Waiter()
             await self._drained
 
+    def _broken(self) -> None:
+        """The kernel refused octets (the peer is gone, or there is no memory): nothing may follow the
+        gap, and a peer that is still there learns at once that this is the end."""
+        try:
+            self.sock.shutdown(SHUT_WR)
+        except OSError:
+            pass                    # it is gone
+        self._lost()
+
     def _lost(self) -> None:
-        """The peer is gone: nothing more can be sent; a reader learns it by b""."""
+        """Nothing more can be sent; a reader learns it by b""."""
         if self._out:
             self._loop.remove_writer(self._fd)
         self._out, self._unsent = [], 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 
+from mqmail.base import log
 from mqmail.base.waiter import Waiter
 
 TYPE_CHECKING = False
@@ -22,7 +23,7 @@ class Threads:
     """``do(function, *arguments)`` gives a Waiter for the function's value, or the exception it raised.
 
     Threads are started as they are needed. Results go back to the loop in bunches: one wake-up for all
-    that are ready.
+    that are ready. Where the system allows no thread at all, the function is called at once.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -38,24 +39,36 @@ class Threads:
         done = Waiter()
         self._busy += 1
         if self._threads < min(THREADS, self._busy):
-            self._threads += 1
-            threading.Thread(target=self._run, daemon=True).start()
-        self._work.put((done, function, arguments))
+            self._start()
+        if self._threads:
+            self._work.put((done, function, arguments))
+        else:
+            self._carry_out(done, function, arguments)
         return done
+
+    def _start(self) -> None:
+        """One more thread, unless there are too many processes (RLIMIT_NPROC)."""
+        try:
+            threading.Thread(target=self._run, daemon=True).start()
+            self._threads += 1
+        except RuntimeError as error:
+            log.event("fork_failed", error=str(error))
 
     def _run(self) -> None:
         while True:
-            done, function, arguments = self._work.get()
-            value, error = None, None
-            try:
-                value = function(*arguments)
-            except Exception as raised:  # noqa: BLE001  handed to whoever waits
-                error = raised
-            with self._lock:
-                self._results.append((done, value, error))
-                first = len(self._results) == 1
-            if first:
-                self._loop.call_soon_threadsafe(self._deliver)
+            self._carry_out(*self._work.get())
+
+    def _carry_out(self, done: Waiter, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        value, error = None, None
+        try:
+            value = function(*arguments)
+        except Exception as raised:  # noqa: BLE001  handed to whoever waits
+            error = raised
+        with self._lock:
+            self._results.append((done, value, error))
+            first = len(self._results) == 1
+        if first:
+            self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         with self._lock:

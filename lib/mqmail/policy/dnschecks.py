@@ -31,7 +31,8 @@ def dns_of(control: Control, services: Any) -> Asker | BlockingAsker:
     return asker
 
 
-def _reverse_name(control: Control, services: Any) -> Check | None:
+def reverse_name(control: Control, services: Any) -> Check | None:
+    """The check at connect."""
     if control.reversename == "off":
         return None
     from mqmail.policy.names import ReverseName
@@ -90,16 +91,12 @@ def _spf(control: Control, services: Any) -> Check | None:
                     time.monotonic, time.time)
 
 
-# The cheap ones first; what refuses for good before what asks much.
+# At MAIL; those that ask little first.
 FACTORIES = (
-    ("reversename", _reverse_name), ("badmailfrom", _bad_mail_from), ("earlytalkers", _early),
-    ("helocheck", _helo), ("reversename", _name_required), ("dnsbl", _dnsbl),
-    ("senderdomain", _sender_domain), ("spf", _spf),
+    ("badmailfrom", _bad_mail_from), ("earlytalkers", _early), ("helocheck", _helo),
+    ("reversename", _name_required), ("dnsbl", _dnsbl), ("senderdomain", _sender_domain), ("spf", _spf),
 )
 
-
-def preload() -> None:
-    """Import all that the checks may need: for a program that gives up the right to read its modules."""
-    for name in ("net.asker", "net.dns", "net.mx", "policy.badmailfrom", "policy.dnsbl", "policy.names",
-                 "policy.senderdomain", "policy.spfcheck"):
-        __import__(f"mqmail.{name}")
+LATE_IMPORTS = ("mqmail.net.asker", "mqmail.net.dns", "mqmail.net.mx", "mqmail.policy.badmailfrom",
+                "mqmail.policy.dnsbl", "mqmail.policy.names", "mqmail.policy.senderdomain",
+                "mqmail.policy.spfcheck")

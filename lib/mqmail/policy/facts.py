@@ -22,14 +22,14 @@ class Facts:
     (mq-checks(5)); those of MAIL's checks are forgotten with the transaction. *said*: each stage's
     verdict, but RCPT's; those against the client wait there for RCPT.
 
-    Of the transaction: *sender*, *size* (declared; -1: not), *recipient* of the RCPT at hand,
-    *recipients* taken so far, *header* at its end, without the empty line.
+    Of the transaction: *sender*, *size* (declared; -1: not), *utf8* (SMTPUTF8 was said), *recipient* of
+    the RCPT at hand, *recipients* taken so far, *header* at its end, without the empty line.
     """
 
     __slots__ = ("binding", "certificate", "cipher", "early", "hasty", "header", "helo", "host", "ip",
                  "listener", "login", "marks", "mechanism", "options", "port", "proxy", "recipient",
                  "recipients", "relay", "role", "said", "sender", "session", "size", "tls", "uid",
-                 "verb")
+                 "utf8", "verb")
 
     def __init__(self, session: str, role: str = "mx", listener: str = "", ip: str = "",
                  port: int = 0) -> None:
@@ -61,6 +61,7 @@ class Facts:
         """No transaction is open."""
         self.sender: str | None = None
         self.size = -1
+        self.utf8 = False
         self.recipient = ""
         self.recipients: list[str] = []
         self.header = b""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from mqmail.policy import access, dnschecks, header, hooks, inflow, verify
+from mqmail.policy.facts import STAGES
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,12 +16,33 @@ if TYPE_CHECKING:
     Factory = Callable[[Control, Any], Check | None]
 
 # Control files that the checks read: xmtpd loads them for all its sessions.
-CONTROL: tuple[str, ...] = ()
+CONTROL: tuple[str, ...] = ("access", "detaildelimiter", "verify", "destinations", "throttles",
+                            "concurrencyincoming", "headerchecks", *dnschecks.CONTROL)
 
 # In the order in which they are asked unless control/checks says otherwise. A factory gets the control
 # files and the services of the process (prog/xmtpd/services.py), and returns None when there is
 # nothing to check. A name may stand for a check in several stages: one entry each.
-FACTORIES: tuple[tuple[str, Factory], ...] = ()
+FACTORIES: tuple[tuple[str, Factory], ...] = (
+    *[("throttle", inflow.maker(kind)) for kind in inflow.THROTTLES],
+    *[("pressure", inflow.maker(kind)) for kind in inflow.PRESSURES],
+    ("reversename", dnschecks.reverse_name),        # before access, which looks up the name
+    *[("access", access.make(stage)) for stage in access.TAGS],
+    *dnschecks.FACTORIES,
+    ("verify", verify.make),
+    ("header", header.make),
+    *[("hooks", hooks.make(stage)) for stage in STAGES],
+)
+
+# What is imported when it is first needed: a program that gives up the right to read its modules does so
+# before.
+LATE_IMPORTS = ("mqmail.policy.asking", "mqmail.policy.cdb", "mqmail.policy.sqlitemap",
+                *dnschecks.LATE_IMPORTS)
+
+
+def import_late() -> None:
+    """All of them."""
+    for name in LATE_IMPORTS:
+        __import__(name)
 
 
 def make_checks(control: Control, services: Any) -> list[Check]:

@@ -53,10 +53,10 @@ _LONGEST_LOG = 300          # characters of what was said
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    ready_fd = daemon.start("mq-bounce", __doc__, argv)
-    bouncer = Bouncer(daemon.new_loop())
-    service = bouncer.serve(unix.listen(SOCKET))
-    ready.announce(ready_fd)
+    begun = daemon.start("mq-bounce", __doc__, argv)
+    bouncer = Bouncer(daemon.new_loop(), begun.callers(SOCKET))
+    service = bouncer.serve(begun.sockets[SOCKET])
+    ready.announce(begun.ready)
     daemon.run_loop(bouncer.loop, lambda stopped: service.stop(10.0, stopped), bouncer.reload)
     return 0
 
@@ -64,8 +64,9 @@ def main(argv: list[str]) -> int:
 class Bouncer:
     """The process: its settings, and its way to mq-queue."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, callers: frozenset[int] | None) -> None:
         self.loop = loop
+        self._callers = callers
         self._deadlines = Deadlines(loop)
         self.reload()
 
@@ -80,7 +81,7 @@ class Bouncer:
     def _session(self, stream: Stream) -> tuple[Server, Reporter, Callable[[str], None]]:
         limits = Limits(recipients=MOST_RECIPIENTS, errors=1000, idle=0)
         server = Server("lmtp", self.control.me, SERVICE_EXTENSIONS, limits)
-        greet_trusted(stream, server, self.control.injectors, "may not ask for reports")
+        greet_trusted(stream, server, self.control.injectors, self._callers, "may not ask for reports")
         return server, Reporter(self, server), lambda _why: None
 
     async def put(self, about: dsn.Report, via: dict[str, str], original: Iterable[bytes]) -> str:

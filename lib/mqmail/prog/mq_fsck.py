@@ -29,7 +29,7 @@ from mqmail.base.xtext import encode
 from mqmail.control import reader
 from mqmail.mail.shown import clean
 from mqmail.net import daemon
-from mqmail.net.owner import as_owner, owner_of
+from mqmail.net.owner import as_owner, give_up_root, owner_of
 from mqmail.queue import check, repair
 from mqmail.queue.check import Setting
 from mqmail.queue.look import BUCKETS, Look
@@ -61,6 +61,8 @@ def main(argv: list[str]) -> int:
         lifetime = reader.load(".", ("queuelifetime",)).queuelifetime
         mends, quiet = bool(found["--repair"]), bool(found["-q"])
         alone = mends and _take_locks()
+        if owner.uid == 0 and os.path.lexists("control/me"):
+            owner = _become_sender(owner)
         fsck = Fsck(owner, float(lifetime), mends, alone, Progress(not quiet and os.isatty(2)))
         code = fsck.run()
     if not quiet:
@@ -75,6 +77,14 @@ def _enter(home: str) -> Owner:
         raise Temporary(f"{home} is no mqmail home ({error.strerror}): make one with"
                         f" mq-setup --home {home}") from None
     return owner_of(".")
+
+
+def _become_sender(owner: Owner) -> Owner:
+    """In a system home: mq-send's account, whose work this is. Owners and modes are then the business of
+    mq-setup --check."""
+    give_up_root("mq-send")
+    os.umask(0o007)
+    return owner.replace(uid=-1)    # type: ignore[attr-defined,no-any-return]  # of every @value
 
 
 def _find_queue(home: str) -> None:

@@ -33,7 +33,7 @@ from mqmail.mail.address import local_of
 from mqmail.net import daemon
 from mqmail.net.blocking import over_socket
 from mqmail.net.converse import converse
-from mqmail.net.owner import Owner, as_owner, become_owner, import_late, owner_of
+from mqmail.net.owner import Owner, as_owner, become_owner, import_late, owner_of, system_accounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,11 +53,13 @@ def main(argv: list[str]) -> int:
     daemon.enter(home)
     daemon.become("mq-lspawn")
     import_late()           # whom the workers become may be unable to read it
-    owner = owner_of(".")
-    with as_owner(owner):
+    accounts = system_accounts("mq-lspawn")
+    with as_owner(owner_of(".")):
         held = lock.hold("run/mq-lspawn.lock", "mq-lspawn")
         control = reader.load(".", CONTROL)
-        mailbox, local = unix.listen(MAILBOX, mode=0o600), unix.listen(LOCAL, mode=0o600)
+        sockets = daemon.listen("mq-lspawn", accounts)
+    mailbox, local = sockets[MAILBOX], sockets[LOCAL]
+    callers = None if accounts is None else accounts.callers(MAILBOX)
     count = max(control.concurrencylocal, 1)
     dispatchers = account_deliveries(count) if control.localusers == "passwd" else 0
 
@@ -66,10 +68,10 @@ def main(argv: list[str]) -> int:
         if number < count:
             local.close()
             become_owner(mail_owner())
-            Mailboxes(control, CONTROL).serve(mailbox)
+            Mailboxes(control, CONTROL, callers).serve(mailbox)
         else:
             mailbox.close()
-            Dispatcher(control, CONTROL).serve(local)
+            Dispatcher(control, CONTROL, callers).serve(local)
 
     daemon.Workers("mq-lspawn", count + dispatchers, work).run(lambda: ready.announce(ready_fd))
     os.close(held)
@@ -111,8 +113,9 @@ class Dispatcher(Worker):
 
     timeout = IDLE
 
-    def __init__(self, control: reader.Control, names: tuple[str, ...]) -> None:
-        super().__init__(control, names)
+    def __init__(self, control: reader.Control, names: tuple[str, ...],
+                 callers: frozenset[int] | None) -> None:
+        super().__init__(control, names, callers)
         self._accounts = Accounts()
         self._warm = Warm(control.me, self._become)
 

@@ -18,13 +18,13 @@ import json
 import os
 import signal
 
-from mqmail.base.failure import EXIT_TEMPORARY, Temporary, Usage
+from mqmail.base.failure import EXIT_TEMPORARY, Failure, Temporary, Usage
 from mqmail.base.files import write_all
 from mqmail.base.program import complain, describe
 from mqmail.mail.date import format_date
 from mqmail.mail.shown import clean
 from mqmail.net import daemon
-from mqmail.net.owner import owner_of
+from mqmail.net.owner import give_up_root, owner_of
 from mqmail.queue import ids, listing, store
 from mqmail.queue.listing import BAD
 
@@ -62,6 +62,8 @@ def _enter(home: str) -> None:
     """Work in the home; find out now whether its queue can be read."""
     try:
         os.chdir(home)
+        if os.geteuid() == 0 == os.stat(".").st_uid:
+            _become_reader()
         for place in (*store.STATES, BAD):
             os.scandir(f"queue/{place}").close()
     except PermissionError:
@@ -69,6 +71,14 @@ def _enter(home: str) -> None:
     except OSError as error:
         raise Temporary(f"{home} has no queue ({describe(error)}): make a home with"
                         f" mq-setup --home {home}") from None
+
+
+def _become_reader() -> None:
+    """In a system home: mq-send's account, which may read records. Where there is none, root may too."""
+    try:
+        give_up_root("mq-send")
+    except Failure:
+        pass
 
 
 def _and_owner() -> str:

@@ -30,6 +30,7 @@ from mqmail.net import daemon
 from mqmail.net.service import Service, refuse_caller
 from mqmail.net.stream import Deadlines
 from mqmail.net.trigger import Trigger
+from mqmail.policy.pressure import Floor
 from mqmail.queue import lines, store
 from mqmail.queue.record import Envelope, Recipient
 from mqmail.xmtp import events
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from mqmail.net.stream import Stream
 
 SOCKET = "run/queue.sock"
-CONTROL = ("me", "injectors", "databytes", "minfree", "concurrencyqueue")
+CONTROL = ("me", "injectors", "databytes", "minfree", "okfree", "concurrencyqueue")
 EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES")
 MOST_RECIPIENTS = 100000
 MOST_ENVELOPE = 32 << 20    # octets of recipients: the record has as much room for their fates
@@ -63,26 +64,30 @@ _HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    ready_fd = daemon.start("mq-queue", __doc__, argv)
+    begun = daemon.start("mq-queue", __doc__, argv)
     control = reader.load(".", CONTROL)
-    listener = unix.listen(SOCKET)
+    listener, believed = begun.sockets[SOCKET], begun.callers(SOCKET)
     workers = daemon.Workers("mq-queue", control.concurrencyqueue,
-                             lambda number: Worker(number, listener, control).run())
-    workers.run(lambda: ready.announce(ready_fd))
+                             lambda number: Worker(number, listener, control, believed).run())
+    workers.run(lambda: ready.announce(begun.ready))
     return 0
 
 
 class Worker:
-    """One process: many sessions, and one commit for all messages that are complete together."""
+    """One process: many sessions, and one commit for all messages that are complete together. The uids
+    *believed* are trusted whatever control/injectors says."""
 
-    def __init__(self, number: int, listener: unix.socket, control: Control) -> None:
+    def __init__(self, number: int, listener: unix.socket, control: Control,
+                 believed: frozenset[int] | None) -> None:
         self.number = number
         self.control = control
         self._listener = listener
+        self._believed = believed or frozenset()
         self._batch: list[tuple[store.Incoming, bytes]] = []
         self._waiting: list[waiter.Waiter] = []
         self._trigger = Trigger()
         self._users: Counter[int] = Counter()       # sessions of each uid
+        self._floor = Floor()
 
     def run(self) -> None:
         """Serve until TERM."""
@@ -96,7 +101,7 @@ class Worker:
 
     def _session(self, stream: Stream) -> tuple[Server, Intake, Callable[[str], None]]:
         peer = unix.peer_of(stream.sock)
-        level = self.control.injectors.level(peer.uid)
+        level = TRUSTED if peer.uid in self._believed else self.control.injectors.level(peer.uid)
         limits = Limits(size=self.control.databytes, recipients=MOST_RECIPIENTS, errors=1000,
                         refused=100000, idle=0)
         server = Server("smtp", self.control.me, (*EXTENSIONS, "XMQ"), limits)
@@ -142,9 +147,11 @@ class Worker:
         self.loop.call_later(0.05 if self._trigger.kept else 0.5, self._resend)
 
     def space_for(self, size: int) -> Reply | None:
-        """A refusal when the disk has too little left (SPEC: below the floor acceptance stops)."""
+        """A refusal when the disk has too little left: below minfree acceptance stops, until there is
+        okfree."""
         free, inodes = store.space()
-        if free - max(size, 0) < self.control.minfree:
+        is_low = self._floor.feel(free, self.control.minfree, self.control.okfree)
+        if is_low or free - max(size, 0) < self.control.minfree:
             return reply(452, "4.3.1", "not enough disk space")
         if inodes < 1000:
             return reply(452, "4.3.1", "not enough inodes")

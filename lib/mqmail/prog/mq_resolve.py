@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import gc
 
-from mqmail.base import program, ready, unix, xtext
+from mqmail.base import program, ready, xtext
 from mqmail.base.failure import Failure
 from mqmail.control import reader, resolve
 from mqmail.control.accounts import Accounts
@@ -45,11 +45,11 @@ _BUG = reply(451, "4.3.0", "internal trouble, try again later")
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    ready_fd = daemon.start("mq-resolve", __doc__, argv)
-    service = Resolver()
+    begun = daemon.start("mq-resolve", __doc__, argv)
+    service = Resolver(begun.callers(SOCKET))
     loop = daemon.new_loop()
-    listener = Service(loop, Deadlines(loop), unix.listen(SOCKET), service.session, most=5000)
-    loop.call_soon(ready.announce, ready_fd)
+    listener = Service(loop, Deadlines(loop), begun.sockets[SOCKET], service.session, most=5000)
+    loop.call_soon(ready.announce, begun.ready)
     daemon.run_loop(loop, lambda stopped: listener.stop(10.0, stopped), service.reload)
     return 0
 
@@ -60,7 +60,8 @@ class Resolver:
     control: Control
     tables: Tables
 
-    def __init__(self) -> None:
+    def __init__(self, callers: frozenset[int] | None) -> None:
+        self._callers = callers
         self.reload()
 
     def reload(self) -> None:
@@ -74,7 +75,8 @@ class Resolver:
     def session(self, stream: Stream) -> tuple[Server, Questions, Callable[[str], None]]:
         """The core, the handler and the end of a session."""
         server = Server("lmtp", self.control.me, SERVICE_EXTENSIONS, _LIMITS)
-        greet_trusted(stream, server, self.control.injectors, "may not ask where mail goes")
+        greet_trusted(stream, server, self.control.injectors, self._callers,
+                      "may not ask where mail goes")
         return server, Questions(self, server), lambda _why: None
 
 

@@ -9,9 +9,10 @@ Options:
   --ready-fd N    write a newline to descriptor N once mail is accepted
   --help          this text
 
-Starts mq-queue, mq-resolve, mq-send, mq-lspawn, mq-rspawn, mq-bounce and xmtpd, restarts those that
-die, and stops all on TERM or INT. HUP makes them read their control files again. The log goes to
-descriptor 2. Started by root, all but mq-lspawn run as the owner of the home.
+Starts mq-queue, mq-resolve, mq-auth, mq-send, mq-lspawn, mq-rspawn, mq-bounce and xmtpd, restarts those
+that die, and stops all on TERM or INT. HUP makes them read their control files again. The log goes to
+descriptor 2. Started by root, all but mq-lspawn run as the owner of the home, or, if the home is root's,
+each as an account of its own.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ import importlib
 import os
 
 from mqmail.base import lock, log, ready
-from mqmail.base.program import complain
 from mqmail.control import reader
 from mqmail.net import daemon
 from mqmail.net.listening import listen
-from mqmail.net.owner import Owner, as_owner, become_owner, import_late, owner_of
+from mqmail.net.owner import Owner, as_owner, become_owner, import_late, owner_of, system_accounts
 from mqmail.net.supervisor import Daemon, Supervisor
 
 TYPE_CHECKING = False
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # In the order in which they stop: first who brings mail in, last what the others need to finish.
-STAGES = (("xmtpd",), ("mq-send",), ("mq-lspawn", "mq-rspawn", "mq-bounce"), ("mq-queue", "mq-resolve"))
+STAGES = (("xmtpd",), ("mq-send",), ("mq-lspawn", "mq-rspawn", "mq-bounce"),
+          ("mq-queue", "mq-resolve", "mq-auth"))
 AS_ROOT = "mq-lspawn"
 LATE_IMPORTS = ("docopt", "mqmail.prog.xmtpd.listener")     # besides those of all daemons
 
@@ -44,12 +45,10 @@ def main(argv: list[str]) -> int:
     daemon.enter(home)
     daemon.become("mq-start")
     os.umask(0o022)
+    system_accounts("mq-start")         # says now if it cannot be
     owner = owner_of(".")
     with as_owner(owner):
         held = lock.hold("run/mq-start.lock", "mq-start")
-    if os.geteuid() == 0 and owner.uid == 0:
-        complain("mq-start", "warning: this home belongs to root, so all programs run as root: give it "
-                             "to an account without privileges")
     mains = _import_all()
     listeners = [listen(address, port) for address, port in reader.load(".", ["listeners"]).listeners]
     unwanted = [held] if ready_fd is None else [held, ready_fd]
@@ -78,7 +77,8 @@ def _import_all() -> dict[str, Callable[[list[str]], int]]:
 def _daemons(mains: dict[str, Callable[[list[str]], int]], owner: Owner, listeners: list[socket],
              unwanted: list[int]) -> list[Daemon]:
     def prepare(name: str) -> None:
-        """In the child: close what belongs to others, and give up root."""
+        """In the child: close what belongs to others, and give up root. In a system home each daemon
+        does that itself, once it has its sockets."""
         for fd in unwanted:
             os.close(fd)
         if name != "xmtpd":

@@ -91,8 +91,8 @@ class Folder:
 
 @value
 class Setting:
-    """*now*: seconds since the epoch; *running*: mq-queue or mq-send runs; *uid*: the owner of the home;
-    *lifetime*: control/queuelifetime, seconds."""
+    """*now*: seconds since the epoch; *running*: mq-queue or mq-send runs; *uid*: the owner of the home,
+    -1 when it is none's business whom things belong to; *lifetime*: control/queuelifetime, seconds."""
 
     now: float
     running: bool
@@ -204,8 +204,10 @@ def _folder(folder: Folder, setting: Setting) -> list[Finding]:
 
 def _rights(seen: Seen, setting: Setting) -> list[Finding]:
     """Owner and mode of what is ours."""
-    found = []
+    found: list[Finding] = []
     path = seen.path
+    if setting.uid < 0:
+        return found
     if seen.uid != setting.uid:
         found.append(Finding(path, "owner", f"belongs to uid {seen.uid}",
                              Repair("own", path, number=setting.uid, gentle=True)))

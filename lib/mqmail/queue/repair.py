@@ -13,7 +13,7 @@ import time
 
 from mqmail.base.files import sync_directory
 from mqmail.base.xtext import encode
-from mqmail.queue import check
+from mqmail.queue import check, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def words(repair: Repair) -> str:
 
 
 def _make(repair: Repair) -> None:
-    os.mkdir(repair.path, check.DIRECTORY_MODE)
+    os.mkdir(repair.path, store.DIRECTORY_MODE)
     sync_directory(os.path.dirname(repair.path))
 
 

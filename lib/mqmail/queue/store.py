@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 STATES = ("new", "wait", "hold")   # where a record can be, in the order it gets there
+BODY_MODE, RECORD_MODE, DIRECTORY_MODE = 0o640, 0o660, 0o770    # less the umask: a home's owner has
+                                   # all to himself, in a system home mq-send is of mq-queue's group
 STALE = 36 * 3600.0                # seconds after which what nobody acknowledged is removed
+COPY = ".copy"                     # ends the name of a record in wait that take_over has not completed
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -33,20 +36,20 @@ def _path(place: str, id: str) -> str:
     return f"queue/{place}/{ids.directory(id)}/{id}"
 
 
-def _create(path: str) -> int:
+def _create(path: str, mode: int) -> int:
     """Create *path*, which must not exist; its directory is made when it is missing."""
     try:
-        return os.open(path, _CREATE, 0o640)
+        return os.open(path, _CREATE, mode)
     except FileNotFoundError:
         _make_parent(path)
-        return os.open(path, _CREATE, 0o640)
+        return os.open(path, _CREATE, mode)
 
 
 def _make_parent(path: str) -> None:
     """Make the directory of *path*, durably. Another process may be doing the same."""
     directory = os.path.dirname(path)
     try:
-        os.mkdir(directory, 0o750)
+        os.mkdir(directory, DIRECTORY_MODE)
     except FileExistsError:
         pass
     sync_directory(os.path.dirname(directory))
@@ -58,7 +61,7 @@ class Incoming:
     __slots__ = ("_fd", "_made", "id", "size")
 
     def __init__(self, id: str) -> None:
-        self._fd = _create(_path("mess", id))
+        self._fd = _create(_path("mess", id), BODY_MODE)
         self._made = [_path("mess", id)]
         self.id = id
         self.size = 0
@@ -97,7 +100,7 @@ class Incoming:
 
     def _write_record(self, data: bytes) -> None:
         path = _path("new", self.id)
-        self._fd = _create(path)
+        self._fd = _create(path, RECORD_MODE)
         self._made.append(path)
         write_all(self._fd, data)
 
@@ -196,7 +199,7 @@ def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
             ours = ids.is_id(name) and ids.directory(name) == bucket
             if ours and entry.is_file(follow_symlinks=False):
                 yield entry
-            else:
+            elif not name.endswith(COPY):
                 log.event("queue_odd_file", path=f"{directory}/{name}")
 
 
@@ -252,6 +255,38 @@ def set_due(state: str, id: str, time: float) -> None:
     os.utime(_path(state, id), (time, time), follow_symlinks=False)
 
 
+def take_over(id: str, state: str, due: float) -> None:
+    """For a record whose time we cannot set, because it is another account's: put a copy that is ours,
+    due at *due*, into ``wait``, durably, and remove it where it was. A crash may leave it in both."""
+    target = _path("wait", id)
+    copy = target + COPY
+    data = read(state, id)
+    _discard(copy)
+    try:
+        fd = _create(copy, RECORD_MODE)
+        try:
+            write_all(fd, data)
+            os.utime(fd, (due, due))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(copy, target)
+    except OSError:
+        _discard(copy)
+        raise
+    sync_directory(os.path.dirname(target))
+    if state != "wait":
+        os.unlink(_path(state, id))
+
+
+def is_taken_over(id: str) -> bool:
+    """Whether ``wait`` has a copy of a record in ``new``. It counts, and the other is removed."""
+    if not os.path.lexists(_path("wait", id)):
+        return False
+    _discard(_path("new", id))
+    return True
+
+
 def open_body(id: str, size: int | None = None) -> int:
     """A descriptor to read the body. BadFile when it is no regular file or not *size* bytes long."""
     path = _path("mess", id)
@@ -301,6 +336,8 @@ def remove_orphans(now: float, age: float = STALE) -> Iterator[str]:
             yield _remove_unacknowledged(name)
         for name in _older(f"queue/mess/{bucket}", now - age):
             yield "" if _has_record(name) else _remove_logged(_path("mess", name))
+        for path in _copies(f"queue/wait/{bucket}", now - age):
+            yield _remove_logged(path)
         yield ""
 
 
@@ -313,6 +350,15 @@ def _older(directory: str, before: float) -> list[str]:
         except FileNotFoundError:
             continue
     return names
+
+
+def _copies(directory: str, before: float) -> list[str]:
+    """What take_over left when it was killed; a complete one has the time of the next attempt."""
+    try:
+        found = [f"{directory}/{name}" for name in os.listdir(directory) if name.endswith(COPY)]
+    except FileNotFoundError:
+        return []
+    return [path for path in found if os.lstat(path).st_mtime < before]
 
 
 def _remove_unacknowledged(id: str) -> str:
@@ -347,7 +393,7 @@ def make_directories(home: str) -> None:
         directories += [f"{home}/queue/{place}/{bucket}" for bucket in _BUCKETS]
     for directory in directories:
         try:
-            os.mkdir(directory, 0o750)
+            os.mkdir(directory, DIRECTORY_MODE)
         except FileExistsError:
             continue
     for parent in ("queue/mess", *[f"queue/{state}" for state in STATES], "queue", ""):

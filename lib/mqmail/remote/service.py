@@ -42,8 +42,9 @@ _MAY_NOT = "is no program of this mail system"
 class Worker:
     """One process."""
 
-    def __init__(self, listener: unix.socket) -> None:
+    def __init__(self, listener: unix.socket, callers: frozenset[int] | None) -> None:
         self.loop = daemon.new_loop()
+        self._callers = callers
         self._deadlines = Deadlines(self.loop)
         self._outside = Deadlines(self.loop)        # streams to hosts: cut off at the end
         self.shell = LoopShell(self.loop, self._outside)
@@ -72,7 +73,7 @@ class Worker:
     def _session(self, stream: Stream) -> tuple[Server, Line, Callable[[str], None]]:
         server = Server("lmtp", self.control.me, SERVICE_EXTENSIONS,
                         Limits(errors=1000, refused=100000, idle=0))
-        greet_trusted(stream, server, self.control.injectors, _MAY_NOT)
+        greet_trusted(stream, server, self.control.injectors, self._callers, _MAY_NOT)
         line = Line(self, stream, server)
         return server, line, lambda _why: line.end()
 

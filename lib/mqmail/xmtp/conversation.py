@@ -1,7 +1,7 @@
 """What every client's session is made of, without transactions: commands out, replies in, in order.
 
-Greeting, EHLO (with HELO to fall back on), STARTTLS, AUTH, probing, XHOP, XSESSION and QUIT. No I/O, no clock.
-xmtp/client.py adds the transactions, and says how both are used.
+Greeting, EHLO (with HELO to fall back on), STARTTLS, AUTH, probing, XHOP, XSESSION and QUIT. No I/O,
+no clock. xmtp/client.py adds the transactions, and says how both are used.
 """
 
 from __future__ import annotations

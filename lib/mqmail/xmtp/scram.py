@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from mqmail.base.value import value
+
 LEAST_ITERATIONS = 4096          # RFC 7677 section 4
 MOST_ITERATIONS = 1_000_000      # a third of a second; a hostile server might ask for hours
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+
+
+@value
+class StoredKeys:
+    """What a server keeps of a secret (RFC 5802 section 3)."""
+
+    salt: bytes
+    iterations: int
+    stored: bytes
+    server: bytes
+
+
+def stored_keys(secret: str, salt: bytes, iterations: int) -> StoredKeys:
+    """The keys of *secret*, to be kept. Raises ValueError when it is not UTF-8."""
+    _client, stored, server = scram_keys(saslprep(secret).encode(), salt, iterations)
+    return StoredKeys(salt, iterations, stored, server)
 
 
 def saslname(text: str) -> str:

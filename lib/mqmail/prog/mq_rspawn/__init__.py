@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from _socket import MSG_DONTWAIT, MSG_PEEK
 
-from mqmail.base import log, program, ready, unix
+from mqmail.base import log, program, ready
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
 from mqmail.net import daemon, mx
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from mqmail.base import unix
     from mqmail.net.stream import Stream
     from mqmail.xmtp.reply import Reply
 
@@ -51,28 +52,29 @@ _MAY_NOT = "is no program of this mail system"
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    ready_fd = daemon.start("mq-rspawn", __doc__, argv)
+    begun = daemon.start("mq-rspawn", __doc__, argv)
     control = reader.load(".", CONTROL)
     reader.load(".", service.CONTROL)       # what is wrong there is to be said now
-    listener, lines = unix.listen(SOCKET), unix.listen(lines_.SOCKET, mode=0o600)
+    listener, lines = begun.sockets[SOCKET], begun.sockets[lines_.SOCKET]
 
     def work(number: int) -> None:
         if number:
             daemon.become("mq-remote")
-            service.Worker(lines).run()
+            service.Worker(lines, begun.callers(lines_.SOCKET)).run()
         else:
-            Relay(listener).run()
+            Relay(listener, begun.callers(SOCKET)).run()
 
     workers = daemon.Workers("mq-rspawn", 1 + control.processesremote, work)
-    workers.run(lambda: ready.announce(ready_fd))
+    workers.run(lambda: ready.announce(begun.ready))
     return 0
 
 
 class Relay:
     """The planner: its callers, and the lines that they share."""
 
-    def __init__(self, listener: unix.socket) -> None:
+    def __init__(self, listener: unix.socket, callers: frozenset[int] | None) -> None:
         self.loop = daemon.new_loop()
+        self._callers = callers
         self.control = reader.load(".", CONTROL)
         self.memory = memory.Memory(self.loop)
         self.lines = lines_.Lines(self.loop, self._settings(), self.memory.hosts)
@@ -115,7 +117,7 @@ class Relay:
     def _session(self, stream: Stream) -> tuple[Server, Caller, Callable[[str], None]]:
         server = Server("lmtp", self.control.me, SERVICE_EXTENSIONS,
                         Limits(errors=1000, refused=100000, idle=0))
-        greet_trusted(stream, server, self.control.injectors, _MAY_NOT)
+        greet_trusted(stream, server, self.control.injectors, self._callers, _MAY_NOT)
         return server, Caller(self, stream, server), lambda _why: None
 
 

@@ -1,4 +1,4 @@
-"""run/hosts: which hosts are down, over a restart. Its loss costs attempts, nothing else."""
+"""run/remote/hosts: which hosts are down, over a restart. Its loss costs attempts, nothing else."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 import time
 
 from mqmail.base import log
-from mqmail.base.files import write_all
+from mqmail.base.files import make_directory, write_all
 from mqmail.mail.hostmemory import MOST_OCTETS, HostMemory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
 
-PATH = "run/hosts"
+DIRECTORY = "run/remote"
+PATH = f"{DIRECTORY}/hosts"
 EVERY = 30.0            # seconds between two writings
 
 
@@ -48,6 +49,7 @@ class Memory:
         if data == self._written:
             return
         try:
+            make_directory(DIRECTORY, 0o700)        # an older home has none
             fd = os.open(f"{PATH}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
                 write_all(fd, data)

@@ -18,17 +18,17 @@ from __future__ import annotations
 import gc
 
 from mqmail.base import ready
-from mqmail.net import daemon
+from mqmail.net import daemon, trigger
 from mqmail.prog.mq_send.scheduler import Scheduler
 
 
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
-    ready_fd = daemon.start("mq-send", __doc__, argv)
+    begun = daemon.start("mq-send", __doc__, argv)
     loop = daemon.new_loop()
     scheduler = Scheduler(loop)
-    scheduler.start()
+    scheduler.start(begun.sockets[trigger.PATH])
     gc.freeze()
-    ready.announce(ready_fd)
+    ready.announce(begun.ready)
     daemon.run_loop(loop, scheduler.stop, scheduler.reload, {"SIGALRM": scheduler.run_all})
     return 0

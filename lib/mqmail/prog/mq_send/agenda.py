@@ -57,6 +57,11 @@ class Agenda:
         self._due = []
         self._moved = {}
 
+    def shift(self, seconds: float) -> None:
+        """What is due at a time is due so much later (or, below 0, earlier) by a clock that was set."""
+        self._due = [(at + seconds, id) for at, id in self._due]
+        self._moved = {id: at and at + seconds for id, at in self._moved.items()}
+
     def next(self, now: float) -> tuple[str, str, Collection[str]] | None:
         """The next message to begin, or None. It counts as active until ``finished``."""
         if not self._fresh or self._turn >= FRESH_PER_DUE:

@@ -18,6 +18,7 @@ import time
 
 from mqmail.base import log
 from mqmail.base.failure import BadFile
+from mqmail.mail.retry import SET_BACK
 from mqmail.prog.mq_send import report
 from mqmail.prog.mq_send.agenda import ALL
 from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job, domain_of
@@ -98,6 +99,8 @@ class Message:
 
     def _read(self) -> bytes:
         """The record, also when it has been moved since somebody said that it is new."""
+        if self._place == "new" and store.is_taken_over(self.id):
+            self._place = "wait"
         try:
             return store.read(self._place, self.id)
         except FileNotFoundError:
@@ -129,10 +132,12 @@ class Message:
                 await waiter
 
     def _due(self) -> list[State]:
+        """What is pending, forced, or has waited: until its time, or until the clock was set back."""
         force, self._force = self._force, ()
         now = time.time()
         return [s for s in self._record.current() if s.kind == "pending" or s.kind == "wait" and (
-            s.until <= now or force and (self._forced or s.recipient.seq in force))]
+            s.until <= now or s.time > now + SET_BACK
+            or force and (self._forced or s.recipient.seq in force))]
 
     def _jobs(self, states: list[State]) -> list[tuple[str, Job]]:
         """A job for each destination and sender, of at most 100 recipients, 1000 for ``remote``."""
@@ -296,7 +301,7 @@ class Message:
             await self._sync()
         elif self._unwritten:
             self._write()
-        self._move(until)
+        await self._move(until)
         return until
 
     async def _remove(self) -> None:
@@ -326,12 +331,17 @@ class Message:
         until = due(self._envelope.at, "error", Verdict("wait", broken=True), clock)
         return min(until, now + _RETRY_REPORT)
 
-    def _move(self, until: float) -> None:
-        """To ``wait``, the time in the file's mtime. If that fails it is found where it is."""
+    async def _move(self, until: float) -> None:
+        """To ``wait``, the time in the file's mtime. If that fails it is found where it is. In a system
+        home a record is mq-queue's when it waits for the first time."""
         if self._scheduler.stopping and self._place == "new" and self._written == 0:
             return
         try:
-            store.set_due(self._place, self.id, until)
+            try:
+                store.set_due(self._place, self.id, until)
+            except PermissionError:
+                await self._scheduler.disk.do(store.take_over, self.id, self._place, until)
+                self._place = "wait"
             if self._place != "wait":
                 store.move(self.id, self._place, "wait")
                 self._place = "wait"

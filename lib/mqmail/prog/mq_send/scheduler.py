@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import time
 
-from mqmail.base import log, program, unix
+from mqmail.base import log, program
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
 from mqmail.control.values import account_deliveries
+from mqmail.mail.retry import SET_BACK, next_attempt
 from mqmail.net import trigger
 from mqmail.net.stream import Deadlines
 from mqmail.net.threads import Threads
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from mqmail.base import unix
     from mqmail.control.destinations import Destination
     from mqmail.prog.mq_send.verdicts import Verdict
     from mqmail.queue.record import Recipient
@@ -64,15 +66,16 @@ class Scheduler:
         self._control = reader.load(".", CONTROL)
         self._pumping = False
         self._asked_to_look = False
+        self._clock = time.time() - loop.time()
 
     @property
     def lifetime(self) -> float:
         """Seconds a recipient is tried."""
         return float(self._control.queuelifetime)
 
-    def start(self) -> None:
+    def start(self, listener: unix.socket) -> None:
         """Listen for new ids, then look through the queue."""
-        self._trigger = unix.listen(trigger.PATH, mode=0o600, kind=unix.SOCK_DGRAM)
+        self._trigger = listener
         self._trigger.setblocking(False)
         self.loop.add_reader(self._trigger.fileno(), self._triggered)
         self._rescan()
@@ -133,9 +136,12 @@ class Scheduler:
             yield id
 
     def _waiting_records(self) -> Iterator[object]:
-        found = 0
+        """Those of the start. None is to wait longer than the schedule's longest interval, but for a
+        clock that was set back."""
+        found, now = 0, time.time()
+        latest = now + next_attempt(0.0, self.lifetime, fuzz=1.0) - self.lifetime
         for id, at in store.scan_names("wait"):
-            self._agenda.add_due(id, at)
+            self._agenda.add_due(id, at if at <= latest else now)
             found += 1
             yield id
         log.event("scanned", waiting=found)
@@ -170,6 +176,7 @@ class Scheduler:
         if self._pumping or self.stopping:
             return
         self._pumping = True
+        self._look_at_clock()
         try:
             while len(self._active) < MOST_ACTIVE:
                 found = self._agenda.next(time.time())
@@ -179,6 +186,14 @@ class Scheduler:
         finally:
             self._pumping = False
         self._set_timer()
+
+    def _look_at_clock(self) -> None:
+        """One that is set back must not make anything wait longer than it was to."""
+        offset = time.time() - self.loop.time()
+        back, self._clock = self._clock - offset, offset
+        if back > SET_BACK:
+            log.event("clock_set_back", seconds=int(back))
+            self._agenda.shift(-back)
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -15,7 +15,7 @@ from mqmail.control import reader
 from mqmail.control.hosts import parse_listener, split_port
 from mqmail.net import daemon
 from mqmail.net.listening import listen
-from mqmail.net.owner import become_owner, owner_of
+from mqmail.net.owner import give_up_root
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines, connect_unix
 from mqmail.prog.xmtpd import peer, pool, resolver
@@ -44,7 +44,7 @@ def serve(options: Options) -> int:
     daemon.become("xmtpd")
     control = reader.load(".", LISTENER_CONTROL)
     sockets = _sockets(options)
-    become_owner(owner_of("."))
+    give_up_root("xmtpd")
     workers = daemon.Workers("xmtpd", control.processesincoming,
                              lambda number: Worker(sockets, control, options.lmtp).run())
     workers.run(lambda: ready.announce(options.ready_fd))

@@ -35,6 +35,8 @@ def serve(options: Options) -> int:
     stream = BlockingStream(0, 1)
     try:
         os.chdir(options.home)
+        if not options.local and os.geteuid() == 0 == os.stat(".").st_uid:
+            _give_up_root()
         control = reader.load(".", dialogue.CONTROL)
         peer = local_user() if options.local else of_environment(os.environ, 0)
     except (Failure, OSError):
@@ -42,6 +44,14 @@ def serve(options: Options) -> int:
         raise
     _bound_writes(1, control.timeoutsmtpd)
     return _converse(stream, control, peer, options)
+
+
+def _give_up_root() -> None:
+    """In a system home."""
+    from mqmail.net.owner import become_program, system_accounts
+    accounts = system_accounts("xmtpd")
+    assert accounts is not None
+    become_program("xmtpd", accounts)
 
 
 def _converse(stream: BlockingStream, control: Control, peer: Peer, options: Options) -> int:

@@ -2,6 +2,9 @@
 
 Usage:
   mq-setup [--home DIR] [--me FQDN] [--listen ADDR:PORT]... [--user NAME]... [--owner USER]
+  mq-setup [--home DIR] [--me FQDN] [--listen ADDR:PORT]... [--user NAME]... --system
+  mq-setup [--home DIR] (--check | --repair)
+  mq-setup --print-sysusers
   mq-setup --help
   mq-setup --version
 
@@ -14,6 +17,11 @@ Options:
                       DIR/mail/NAME/Maildir; may be repeated.
   --owner USER        The account that mqmail runs as when root starts it; by default mail,
                       or nobody.
+  --system            A home for the whole system: it belongs to root, and each program runs as
+                      an account of its own. Makes these accounts. Without --home: /var/mqmail.
+  --check             Say which owners and modes in the home are wrong; change nothing.
+  --repair            Mend them.
+  --print-sysusers    Print the accounts of a system home for sysusers.d(5).
   --help              Print this text.
   --version           Print the version.
 
@@ -24,7 +32,6 @@ is printed. See mq-setup(8), and mq-control(5) for the files.
 from __future__ import annotations
 
 import os
-import pwd
 import socket
 
 from docopt import docopt
@@ -35,8 +42,13 @@ from mqmail.base.failure import BadFile, Permanent, Usage
 from mqmail.base.program import complain
 from mqmail.base.value import value
 from mqmail.control import hosts, lines, reader, users, values
+from mqmail.control.rights import Accounts
 from mqmail.control.survey import Survey
 from mqmail.mail import address
+from mqmail.net import daemon
+from mqmail.prog.mq_setup import owners
+from mqmail.prog.mq_setup.mend import Mend
+from mqmail.prog.mq_setup.system import System, make_accounts, sysusers
 from mqmail.queue import store
 
 TYPE_CHECKING = False
@@ -56,25 +68,23 @@ class Request:
     listeners: list[str]
     users: list[str]
     owner: str
-
-
-@value
-class Account:
-    """An account of this host."""
-
-    name: str
-    uid: int
-    gid: int
+    system: bool
 
 
 def main(arguments: list[str]) -> int:
     """Make what is missing and print it. 100 for a wrong command line, 111 for a bad control file."""
-    request = _request(docopt(__doc__, arguments, True, f"mqmail {__version__}", False))
+    options = docopt(__doc__, arguments, True, f"mqmail {__version__}", False)
+    if options["--print-sysusers"]:
+        print(sysusers(), end="")
+        return 0
+    request = _request(options)
     os.umask(0o022)
     reader.preload()
+    if options["--check"] or options["--repair"]:
+        return _mend(request.home, options["--repair"])
     made = 0
     for text in _steps(request):
-        print(text.encode("utf-8", "backslashreplace").decode())
+        _print(text)
         made += 1
     if not made:
         print("nothing to do")
@@ -84,9 +94,42 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _print(text: str) -> None:
+    print(text.encode("utf-8", "backslashreplace").decode())
+
+
+def _mend(home: str, repair: bool) -> int:
+    """Check or repair; 1 when something is left to be done."""
+    os.chdir(home)
+    if not os.path.isdir("control"):
+        raise Permanent(f"{home} is no mqmail home: it has no directory control/")
+    owner = os.stat(".").st_uid
+    if os.geteuid() not in (0, owner):
+        raise Permanent(f"{home} belongs to {owners.name_of(owner)}: run mq-setup as that user, or as"
+                        " root")
+    accounts = None
+    if owner == 0:              # nobody but root may have said which accounts these are
+        first = Mend(Accounts({}), repair)
+        for text in first.only("", "control", "control/accounts"):
+            _print(text)
+        if first.left:
+            return 1
+        accounts = reader.load(".", ["accounts"]).accounts
+        for text in make_accounts(accounts) if repair else ():
+            _print(text)
+    mend = Mend(accounts, repair)
+    for text in mend.run():
+        _print(text)
+    return 1 if mend.left else 0
+
+
 def _request(options: dict[str, Any]) -> Request:
     """Raises Usage for what cannot be meant."""
     home = options["--home"] or os.environ.get("MQMAIL_HOME", "")
+    if options["--system"]:
+        home = home or daemon.HOME
+        if os.geteuid() != 0:
+            raise Usage("--system: only root can make a home for the whole system")
     if not home:
         raise Usage("which home? Write --home DIR, or set MQMAIL_HOME")
     me = options["--me"] or ""
@@ -98,9 +141,9 @@ def _request(options: dict[str, Any]) -> Request:
         _checked("--user", _check_user, name)
     owner = options["--owner"] or ""
     if owner:
-        _check_owner(_account(owner))
+        owners.check_owner(owners.account_named(owner))
     return Request(os.path.abspath(home), me, _once(options["--listen"]), _once(options["--user"]),
-                   owner)
+                   owner, options["--system"])
 
 
 def _checked(option: str, check: Callable[[str], object], text: str) -> None:
@@ -119,111 +162,52 @@ def _once(words: list[str]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-# Who owns the home
-
-def _account(name: str) -> Account:
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        raise Usage(f"--owner: this host has no account {name!a}: make it first, or name"
-                    " another") from None
-    return Account(name, entry.pw_uid, entry.pw_gid)
-
-
-def _check_owner(account: Account) -> None:
-    if account.uid == 0:
-        raise Usage("--owner: not root: mqmail runs as an account without privileges, such as mail")
-    if os.geteuid() not in (0, account.uid):
-        raise Usage(f"--owner: only root can make a home for {account.name}: leave out --owner, and"
-                    " the home is yours")
-
-
-def _enter(request: Request) -> Iterator[str]:
-    """Make the home, go there, and be its owner from here on."""
-    is_new = not os.path.isdir(request.home)
-    if is_new:
-        os.makedirs(request.home, 0o755)
-    os.chdir(request.home)   # its owner may be unable to search the directories above
-    found = os.stat(".")
-    if os.geteuid() == 0:
-        name = _become(_root_chooses(request, found))
-    else:
-        name = _name_of(os.geteuid())
-        if found.st_uid != os.geteuid():
-            raise Permanent(f"{request.home} belongs to {_name_of(found.st_uid)}: run mq-setup as that"
-                            " user, or as root")
-    if is_new:
-        yield f"made {request.home}/ (owner {name})"
-
-
-def _root_chooses(request: Request, found: os.stat_result) -> Account:
-    """The account that owns, or gets, the home."""
-    if found.st_uid != 0:
-        account = Account(_name_of(found.st_uid), found.st_uid, found.st_gid)
-        if request.owner and _account(request.owner).uid != account.uid:
-            raise Permanent(f"--owner: {request.home} belongs to {account.name} already")
-        return account
-    if os.listdir("."):
-        raise Permanent(f"{request.home} belongs to root and is not empty: name a new directory, or"
-                        " give this one and what is in it to the account that mqmail shall run as")
-    account = _account(request.owner) if request.owner else _default_owner()
-    os.chown(".", account.uid, account.gid)
-    return account
-
-
-def _default_owner() -> Account:
-    try:
-        return _account("mail")
-    except Usage:
-        return _account("nobody")
-
-
-def _become(account: Account) -> str:
-    """Root must not follow what others may have put into the home; what is made belongs to the owner."""
-    os.setgroups([])
-    os.setgid(account.gid)
-    os.setuid(account.uid)
-    return account.name
-
-
-def _name_of(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
 # What a home is made of
 
 def _steps(request: Request) -> Iterator[str]:
     """Do all that is missing; each text says what was done."""
     by_root = os.geteuid() == 0
     own = "" if request.me or os.path.lexists(f"{request.home}/control/me") else _ask_host()
-    yield from _enter(request)
-    for name, mode in (("control", 0o755), ("queue", 0o750), ("run", 0o755), ("mail", 0o751)):
-        yield from _directory(name, mode)
-    yield from _queue_directories()
+    yield from owners.enter(request.home, request.owner, request.system)
+    yield from _directory("control", 0o755)
+    system = None
+    if os.geteuid() == 0:       # still: it is a system home
+        accounts = reader.load(".", ["accounts"]).accounts
+        yield from make_accounts(accounts)
+        system = System(accounts)
+    for name, mode in (("queue", 0o750), ("run", 0o755), ("run/auth", 0o700),
+                       ("run/remote", 0o700), ("mail", 0o751)):
+        yield from _directory(name, mode, system)
+    yield from _queue_directories(system)
     yield from _me(request.me, own)
     me = reader.load(".", ["me"]).me
     yield from _file("locals", me)
     yield from _listeners(request.listeners, by_root)
     if by_root:
         yield from _file("localusers", "passwd", "accounts of this host get mail")
-    yield from _mailboxes(request.users, me)
+    yield from _mailboxes(request.users, me, system)
     yield from _aliases(me)
 
 
-def _directory(path: str, mode: int) -> Iterator[str]:
+def _directory(path: str, mode: int, system: System | None = None) -> Iterator[str]:
     try:
         os.mkdir(path, mode)
     except FileExistsError:
         return
+    if system is not None:
+        system.give(path)
     yield f"made {path}/"
 
 
-def _queue_directories() -> Iterator[str]:
+def _queue_directories(system: System | None) -> Iterator[str]:
     before = _queue_size()
-    store.make_directories(".")
+    if system is None:
+        store.make_directories(".")
+    else:
+        before_mask = os.umask(0o007)
+        with system.acting_as("mq-queue"):
+            store.make_directories(".")
+        os.umask(before_mask)
     if _queue_size() != before:
         yield f"made the {_queue_size() - before} directories of queue/"
 
@@ -284,7 +268,7 @@ def _listeners(wanted: list[str], by_root: bool) -> Iterator[str]:
         complain("mq-setup", f"control/listeners stays as it is, not {', '.join(wanted)}: edit it")
 
 
-def _mailboxes(names: list[str], me: str) -> Iterator[str]:
+def _mailboxes(names: list[str], me: str, system: System | None) -> Iterator[str]:
     """A line in users and a Maildir for each name; postmaster if there is no user at all."""
     found = reader.load(".", ["users"]).users
     if not names and not _first_user(found):
@@ -296,7 +280,7 @@ def _mailboxes(names: list[str], me: str) -> Iterator[str]:
         found = _add_users(new)
         yield from [f"added {one} to control/users" for one in new]
     for one in wanted:
-        yield from _maildir(f"mail/{found.lookup(one)}")
+        yield from _mailbox(f"mail/{found.lookup(one)}", system)
 
 
 def _add_users(new: list[str]) -> users.Users:
@@ -318,8 +302,16 @@ def _add_users(new: list[str]) -> users.Users:
     return found
 
 
+def _mailbox(path: str, system: System | None) -> Iterator[str]:
+    list(_directory(path, 0o700, system))
+    if system is None:
+        yield from _maildir(path)
+    else:
+        with system.acting_as("mq-local"):
+            yield from list(_maildir(path))
+
+
 def _maildir(path: str) -> Iterator[str]:
-    list(_directory(path, 0o700))
     is_new = list(_directory(f"{path}/Maildir", 0o700))
     for name in ("cur", "new", "tmp"):
         is_new += _directory(f"{path}/Maildir/{name}", 0o700)

@@ -1,0 +1,121 @@
+"""How often a login may be tried: by address (IPv6: by /64) and by account. Pure.
+
+Each has a score: an attempt that begins adds one, a success takes it back, and time takes one in so
+many seconds. A high score slows the answer; above its limit nothing is tried at all. Addresses
+that an account has logged in from are not hindered by the account's score, so that nobody can keep
+its owner out.
+"""
+
+from __future__ import annotations
+
+from mqmail.base.value import value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+MOST_KEYS = 10000       # scores of each kind, and known pairs; then the oldest are forgotten
+LONGEST_DELAY = 8.0     # seconds
+_FREE = 2.0             # failures that slow nothing
+
+
+@value
+class Rules:
+    """*most*: the score at which nothing is tried; *seconds* take one from it."""
+
+    most: float
+    seconds: float
+
+
+ADDRESS = Rules(20.0, 60.0)
+ACCOUNT = Rules(30.0, 60.0)
+
+
+class Scores:
+    """Key to score, in bounded memory."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._kept: dict[Hashable, tuple[float, float]] = {}        # (score, when), the oldest first
+
+    def score(self, key: Hashable, now: float) -> float:
+        """As it is *now*."""
+        score, then = self._kept.get(key, (0.0, now))
+        return max(0.0, score - (now - then) / self._rules.seconds)
+
+    def full(self, key: Hashable, now: float) -> bool:
+        """Whether one more would be too many."""
+        return self.score(key, now) + 1.0 > self._rules.most
+
+    def add(self, key: Hashable, points: float, now: float) -> None:
+        """*points* may be less than 0."""
+        score = max(0.0, self.score(key, now) + points)
+        self._kept.pop(key, None)
+        if score:
+            if len(self._kept) >= MOST_KEYS:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = score, now
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+class Guard:
+    """Before an attempt ``begin_address`` and, when it is known, ``begin_account``; behind it ``undo``
+    and ``success``, or ``delay`` for a failure."""
+
+    def __init__(self, address: Rules = ADDRESS, account: Rules = ACCOUNT) -> None:
+        self._addresses = Scores(address)
+        self._accounts = Scores(account)
+        self._known: dict[tuple[str, str], None] = {}       # (account, network) that has succeeded
+
+    def begin_address(self, ip: str, now: float) -> bool:
+        """An attempt from *ip* begins: it counts as a failure until it is none. False: it must not."""
+        network = network_of(ip)
+        if network and self._addresses.full(network, now):
+            return False
+        if network:
+            self._addresses.add(network, 1.0, now)
+        return True
+
+    def begin_account(self, ip: str, account: str, now: float) -> bool:
+        """It is one for *account*. False: it must not go on."""
+        hindered = (account, network_of(ip)) not in self._known
+        if hindered and self._accounts.full(account, now):
+            return False
+        self._accounts.add(account, 1.0, now)
+        return True
+
+    def undo(self, ip: str, account: str, now: float) -> None:
+        """It has succeeded, or came to nothing through no fault of the client's."""
+        if network_of(ip):
+            self._addresses.add(network_of(ip), -1.0, now)
+        if account:
+            self._accounts.add(account, -1.0, now)
+
+    def success(self, ip: str, account: str) -> None:
+        """Remember where the account's owner is."""
+        pair = account, network_of(ip)
+        self._known.pop(pair, None)
+        if len(self._known) >= MOST_KEYS:
+            del self._known[next(iter(self._known))]
+        self._known[pair] = None
+
+    def delay(self, ip: str, account: str, now: float) -> float:
+        """Seconds that the answer to a failure waits: more with each."""
+        network = network_of(ip)
+        score = max(self._addresses.score(network, now) if network else 0.0,
+                    self._accounts.score(account, now) if account else 0.0)
+        return 0.0 if score <= _FREE else min(LONGEST_DELAY, 0.25 * 2.0 ** min(score - _FREE, 10.0))
+
+
+def network_of(ip: str) -> str:
+    """What one host or site has: an IPv4 address, a /64 of IPv6; "" for no address."""
+    if ":" not in ip:
+        return ip
+    head, double, tail = ip.lower().partition("::")
+    groups = head.split(":") if head else []
+    rest = tail.split(":") if double and tail else []
+    if double:
+        groups += ["0"] * (8 - len(groups) - len(rest) - ("." in tail)) + rest
+    return ":".join([group.lstrip("0") or "0" for group in groups[:4]]) + "::/64"

@@ -1,0 +1,114 @@
+"""Questions to LMTP services about recipients: sessions are kept for the next one."""
+
+from __future__ import annotations
+
+from _socket import getaddrinfo
+from errno import EHOSTUNREACH, ETIMEDOUT
+
+from mqmail.base.waiter import Waiter
+from mqmail.mail.address import needs_utf8
+from mqmail.net.expired import Expired
+from mqmail.net.session import Session
+from mqmail.net.stream import connect_tcp
+from mqmail.net.tcp import connect_blocking
+from mqmail.xmtp.client import ASK, Transaction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from typing import Any
+
+    from mqmail.control.destinations import Destination
+    from mqmail.net.blocking import BlockingStream
+    from mqmail.net.stream import Stream
+    from mqmail.xmtp.reply import Reply
+
+MOST_IDLE = 2           # sessions to one destination that wait for the next question
+_MOST_LINES = 100       # of a reply
+
+
+class Asker:
+    """*services*: those of prog/xmtpd/services.py. *name* is said in LHLO."""
+
+    def __init__(self, services: Any, name: str) -> None:
+        self._services = services
+        self._name = name
+        self._idle: dict[str, list[Session]] = {}
+
+    async def ask(self, service: Destination, address: str, timeout: float) -> Reply | None:
+        """What *service* says to RCPT for *address*, by the null sender; None when it does not answer
+        within *timeout* seconds for each step, or wants no mail at all."""
+        session = self._take(service.name)
+        if session is not None:
+            answer = await self._carry_out(session, service.name, address)
+            if answer is not None or session.expired or not session.broken:
+                return answer       # a session that was closed while it was idle is no answer
+        session = await self._open(service, timeout)
+        return None if session is None else await self._carry_out(session, service.name, address)
+
+    def _take(self, name: str) -> Session | None:
+        idle = self._idle.get(name, [])
+        while idle:
+            session = idle.pop()
+            if session.alive():
+                return session
+            session.close()
+        return None
+
+    async def _carry_out(self, session: Session, name: str, address: str) -> Reply | None:
+        parameters = ["SMTPUTF8"] if needs_utf8(address) and "SMTPUTF8" in session.features else []
+        transaction = Transaction("", [(address, ())], parameters, ASK)
+        try:
+            await session.ask([transaction])
+        except ValueError:          # it does not fit into a command
+            session.close()
+            return None
+        idle = self._idle.setdefault(name, [])
+        if not session.broken and len(idle) < MOST_IDLE:
+            idle.append(session)
+        else:
+            session.close()
+        return None if transaction.refused is not None else transaction.verdicts[0]
+
+    async def _open(self, service: Destination, timeout: float) -> Session | None:
+        try:
+            stream = await self._connect(service, timeout)
+        except (OSError, Expired):
+            return None
+        session = Session(stream, "lmtp", self._name, timeout, _MOST_LINES)
+        return session if await session.open() else None
+
+    async def _connect(self, service: Destination, timeout: float) -> Stream | BlockingStream:
+        services = self._services
+        if service.path:
+            stream: Stream | BlockingStream = await services.connect(service.path)
+            return stream
+        if services.loop is None:
+            ip = _first(getaddrinfo(service.host, service.port))
+            return connect_blocking(ip, service.port, timeout)
+        ip = await _look_up(services.loop, service.host, service.port, timeout)
+        return await connect_tcp(services.loop, services.deadlines, ip, service.port, timeout)
+
+
+async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int, timeout: float) -> str:
+    """The first address that the system's resolver gives."""
+    waiter = Waiter()
+    timer = loop.call_later(timeout, waiter.fail, OSError(ETIMEDOUT, "no address in time"))
+    task = loop.create_task(loop.getaddrinfo(host, port))
+
+    def done(found: asyncio.Task[Any]) -> None:
+        error = found.exception()
+        waiter.set(None if error else found.result())
+
+    task.add_done_callback(done)
+    try:
+        return _first(await waiter)
+    finally:
+        timer.cancel()
+
+
+def _first(found: Any) -> str:
+    """Of getaddrinfo()'s answers."""
+    if not found:
+        raise OSError(EHOSTUNREACH, "the host has no address")
+    return str(found[0][4][0])

@@ -1,0 +1,199 @@
+"""control/hooks.py: the administrator's own checks, a function for each stage.
+
+The file is Python. It is read when the control files are, must not be written by others, and runs with
+all rights of xmtpd. A function gets a ``Session`` and says what a line of control/access says, or None.
+See mq-hooks(5).
+"""
+
+from __future__ import annotations
+
+import time
+from io import BytesIO
+from traceback import walk_tb
+
+from mqmail.base import files, log
+from mqmail.base.failure import BadFile
+from mqmail.control import reader
+from mqmail.control.actions import parse_action
+from mqmail.control.table import HOOKS
+from mqmail.mail import header as fields
+from mqmail.policy.facts import STAGES
+from mqmail.policy.stages import Check
+from mqmail.policy.verdict import DEFER, DISCARD, NEXT, NO_OPINION, OK, REJECT, RELAY, Verdict
+from mqmail.xmtp.reply import Reply, reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, TracebackType
+    from typing import Any
+
+    from mqmail.control.reader import Control
+    from mqmail.policy.facts import Facts
+
+    Function = Callable[["Session"], object]
+
+PATH = f"control/{HOOKS}"
+SLOW = 0.1              # seconds: while a hook runs, its process does nothing else
+LONGEST = 1 << 20       # octets of the file
+_ASYNC = 0x80 | 0x20 | 0x200        # CO_COROUTINE, CO_GENERATOR, CO_ASYNC_GENERATOR
+_SHOWN = frozenset(("session", "role", "listener", "ip", "port", "proxy", "host", "uid", "verb", "helo",
+                    "tls", "cipher", "certificate", "login", "mechanism", "relay", "options", "sender",
+                    "size", "utf8", "recipient", "recipients", "header"))
+_ACTIONS = (OK, RELAY, REJECT, DEFER, DISCARD, NEXT)
+_TROUBLE = reply(451, "4.3.0", "internal trouble, try again later")
+
+
+class Session:
+    """What a hook sees: the facts of a session (policy/facts.py), which it cannot change."""
+
+    __slots__ = ("_facts",)
+
+    def __init__(self, facts: Facts) -> None:
+        object.__setattr__(self, "_facts", facts)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _SHOWN:
+            raise AttributeError(f"a session has no {name}")
+        found = getattr(self._facts, name)
+        return tuple(found) if isinstance(found, list) else found
+
+    def __setattr__(self, name: str, _value: object) -> None:
+        raise AttributeError(f"a hook cannot change {name}")
+
+    def fields(self, name: str) -> list[str]:
+        """The contents of the header fields of that name, unfolded."""
+        wanted = name.lower().encode()
+        found, _ = fields.read(BytesIO(self.header).readline)
+        return [field.content.replace(b"\n", b"").decode("utf-8", "surrogateescape").strip(" \t")
+                for field in found if field.key == wanted]
+
+
+class Hook(Check):
+    """A *function* of the file, for *stage*."""
+
+    name = "hooks"
+
+    def __init__(self, stage: str, function: Function) -> None:
+        self.stage = stage
+        self._function = function
+
+    def look(self, facts: Facts) -> Verdict:
+        """What it says; 451 if it fails, or says what nobody understands."""
+        begun = time.monotonic()
+        try:
+            return verdict_of(self._function(Session(facts)), self.stage)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever goes wrong there is temporary
+            log.event("hook_failed", session=facts.session, hook=self.stage,
+                      at=f"{PATH}:{_line_of(error.__traceback__) or self._line()}",
+                      error=_text_of(error))
+            return Verdict(DEFER, _TROUBLE, why="a hook failed")
+        finally:
+            seconds = time.monotonic() - begun
+            if seconds > SLOW:
+                log.event("hook_slow", session=facts.session, hook=self.stage, ms=int(seconds * 1000))
+
+    def _line(self) -> int:
+        return self._function.__code__.co_firstlineno
+
+
+def verdict_of(said: object, stage: str) -> Verdict:
+    """What a hook's answer means: None, a Verdict, or a text: an action as in control/access, or a reply
+    (``550 5.7.1 no``). Raises ValueError."""
+    if said is None:
+        return NO_OPINION
+    if isinstance(said, Verdict):
+        return _checked(said)
+    if not isinstance(said, str):
+        raise ValueError(f"a hook says None, a text or a Verdict, and not {said!a}"[:200])
+    words = {"4": "DEFER ", "5": "REJECT "}.get(said[:1], "") + said
+    action = parse_action(words, "connect" if stage == "connect" else "to")
+    if action.needs:
+        raise ValueError("REQUIRE is for control/access: look at session.tls and session.login")
+    return Verdict(action.verb or NEXT, action.reply, why="a hook", options=action.options)
+
+
+def _checked(said: Verdict) -> Verdict:
+    if said.action not in _ACTIONS:
+        raise ValueError(f"{said.action!a} is no action of a Verdict")
+    if said.action in (REJECT, DEFER):
+        first = "5" if said.action == REJECT else "4"
+        if not isinstance(said.reply, Reply) or str(said.reply.code)[0] != first:
+            raise ValueError(f"a Verdict of {said.action} has a reply that begins with {first}")
+    return said
+
+
+def _line_of(trace: TracebackType | None) -> int:
+    """The last line of the file that was run; 0 if none was."""
+    lines = [number for frame, number in walk_tb(trace) if frame.f_code.co_filename == PATH]
+    return lines[-1] if lines else 0
+
+
+def _text_of(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def load(home: str = ".") -> dict[str, Function]:
+    """Stage to function; {} without a file. Raises BadFile that names the line."""
+    fd = reader.Directory(home).open(HOOKS)
+    if fd is None:
+        return {}
+    with open(fd, "rb", buffering=0):
+        source = files.read_fd_bounded(fd, PATH, LONGEST)
+    return _functions(_run(_compiled(source)))
+
+
+def _compiled(source: bytes) -> CodeType:
+    try:
+        return compile(source, PATH, "exec")
+    except (SyntaxError, ValueError) as error:
+        number = getattr(error, "lineno", None) or 1
+        raise BadFile(f"{PATH} line {number}: {_text_of(error)}", number) from None
+
+
+def _run(code: CodeType) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "hooks", "__file__": PATH}
+    try:
+        exec(code, names)  # noqa: S102  the file is the administrator's, as the modules here are
+    except (Exception, SystemExit) as error:  # noqa: BLE001  any of them says that the file is wrong
+        number = _line_of(error.__traceback__) or 1
+        raise BadFile(f"{PATH} line {number}: {_text_of(error)}", number) from None
+    return names
+
+
+def _functions(names: dict[str, Any]) -> dict[str, Function]:
+    found = {stage: names[stage] for stage in STAGES if stage in names}
+    if not found:
+        raise BadFile(f"{PATH}: has none of the functions {', '.join(STAGES)}: write one of them")
+    for stage, function in found.items():
+        code = getattr(function, "__code__", None)
+        if code is None or code.co_flags & _ASYNC:
+            raise BadFile(f"{PATH}: {stage} must be a function, without async and yield")
+    return found
+
+
+class _File:
+    """The functions, which are loaded once each time the control files are: all stages share them."""
+
+    def __init__(self) -> None:
+        self._control: Control | None = None
+        self._functions: dict[str, Function] = {}
+
+    def functions(self, control: Control) -> dict[str, Function]:
+        if control is not self._control:
+            self._functions = load()
+            self._control = control
+        return self._functions
+
+
+_file = _File()
+
+
+def make(stage: str) -> Callable[[Control, Any], Check | None]:
+    """A factory for policy/known.py."""
+
+    def factory(control: Control, _services: Any) -> Check | None:
+        function = _file.functions(control).get(stage)
+        return Hook(stage, function) if function is not None else None
+
+    return factory

@@ -1,0 +1,143 @@
+"""Recipients are asked for at the service that will get their mail, before we take it: at any LMTP
+server, by MAIL, RCPT and RSET. What it says is remembered for a short while.
+"""
+
+from __future__ import annotations
+
+import time
+
+from mqmail.base import log
+from mqmail.base.failure import BadFile
+from mqmail.control.verify import ACCEPT
+from mqmail.mail.address import domain_of, lower_ascii
+from mqmail.policy.stages import Check
+from mqmail.policy.verdict import DEFER, NO_OPINION, REJECT, Verdict
+from mqmail.xmtp.reply import Reply, reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from mqmail.control.destinations import Destinations
+    from mqmail.control.reader import Control
+    from mqmail.control.verify import Verification, Verify
+    from mqmail.policy.facts import Facts
+
+CONTROL = ("me", "verify", "destinations")
+MOST = 10000            # answers that are remembered
+GOOD = 600.0            # seconds for which a recipient is known to be there
+BAD = 60.0              # seconds for which one is known not to be there
+AWAY = 5.0              # seconds for which nobody asks a service that did not answer
+_LONGEST_TEXT = 400
+_OURS = (500, 501, 502, 503, 504, 521, 530, 555)    # what a server says when we are wrong
+_LATER = reply(451, "4.4.3", "this recipient cannot be verified now, try again later")
+
+
+class Memory:
+    """What services said: (destination, address) to the refusal, None for a recipient that is there, as
+    long as it is new. *now* gives seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, most: int = MOST) -> None:
+        self._now = now
+        self._most = most
+        self._known: dict[tuple[str, str], tuple[float, Reply | None]] = {}
+        self._away: dict[str, float] = {}
+
+    def known(self, key: tuple[str, str]) -> tuple[Reply | None] | None:
+        """(the refusal or None); None when nothing is known."""
+        found = self._known.get(key)
+        if found is None:
+            return None
+        if found[0] > self._now():
+            return (found[1],)
+        del self._known[key]
+        return None
+
+    def learn(self, key: tuple[str, str], refusal: Reply | None) -> None:
+        """Of those that are too many the oldest goes."""
+        self._known.pop(key, None)
+        while len(self._known) >= self._most:
+            del self._known[next(iter(self._known))]
+        self._known[key] = self._now() + (GOOD if refusal is None else BAD), refusal
+        self._away.pop(key[0], None)
+
+    def is_away(self, destination: str) -> bool:
+        """Whether it did not answer a moment ago."""
+        return self._away.get(destination, 0.0) > self._now()
+
+    def failed(self, destination: str) -> None:
+        """It does not answer."""
+        self._away[destination] = self._now() + AWAY
+
+
+class Verified(Check):
+    """*domains*: whose recipients are verified, and where; *memory*: what is known; *ask*: Asker's."""
+
+    name = "verify"
+    stage = "rcpt"
+
+    def __init__(self, domains: Verify, destinations: Destinations, memory: Memory,
+                 ask: Callable[..., Awaitable[Reply | None]]) -> None:
+        self._domains = domains
+        self._destinations = destinations
+        self._memory = memory
+        self._ask = ask
+
+    def look(self, facts: Facts) -> Verdict | Awaitable[Verdict]:
+        """No opinion on whom the service takes."""
+        wanted = self._domains.lookup(domain_of(facts.recipient)) if "@" in facts.recipient else None
+        if wanted is None:
+            return NO_OPINION
+        key = wanted.destination, lower_ascii(facts.recipient)
+        known = self._memory.known(key)
+        if known is not None:
+            return _verdict(known[0])
+        if self._memory.is_away(wanted.destination):
+            return _trouble(wanted)
+        return self._look(facts, wanted, key)
+
+    async def _look(self, facts: Facts, wanted: Verification, key: tuple[str, str]) -> Verdict:
+        service = self._destinations.lookup(wanted.destination)
+        assert service is not None      # make() has looked
+        answer = await self._ask(service, facts.recipient, float(wanted.timeout))
+        if answer is None:
+            self._memory.failed(wanted.destination)
+        if answer is None or 400 <= answer.code < 500 or answer.code in _OURS:
+            log.event("verify_failed", session=facts.session, destination=wanted.destination,
+                      recipient=facts.recipient, said=answer.said()[:_LONGEST_TEXT] if answer else "")
+            return _trouble(wanted)
+        refusal = answer if answer.code >= 500 and not _is_elsewhere(answer) else None
+        self._memory.learn(key, refusal)
+        return _verdict(refusal)
+
+
+def _is_elsewhere(answer: Reply) -> bool:
+    """551 with a path: mail for this recipient is taken, and goes on to another address."""
+    return answer.code == 551 and "<" in answer.text
+
+
+def _verdict(refusal: Reply | None) -> Verdict:
+    if refusal is None:
+        return NO_OPINION
+    text = refusal.lines[0][:_LONGEST_TEXT] or "no such recipient"
+    return Verdict(REJECT, Reply(refusal.code, (text,), refusal.status or "5.1.1"), why="not verified")
+
+
+def _trouble(wanted: Verification) -> Verdict:
+    return NO_OPINION if wanted.trouble == ACCEPT else Verdict(DEFER, _LATER, why="cannot be verified")
+
+
+def make(control: Control, services: Any) -> Check | None:
+    """The factory, see policy/known.py. Raises BadFile for a destination that is not there."""
+    for name, wanted in control.verify.domains.items():
+        if control.destinations.lookup(wanted.destination) is None:
+            raise BadFile(f"control/verify: {name or '*'}: there is no destination {wanted.destination}:"
+                          " write one into control/destinations")
+    if not control.verify.domains:
+        return None
+    kept = services.kept.get("verify")
+    if kept is None:
+        from mqmail.policy.asking import Asker  # dear
+        kept = services.kept["verify"] = Memory(), Asker(services, control.me)
+    return Verified(control.verify, control.destinations, kept[0], kept[1].ask)
