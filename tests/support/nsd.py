@@ -1,4 +1,4 @@
-"""nsd, a real name server, with one zone."""
+"""nsd, a real name server."""
 
 import socket
 import subprocess
@@ -18,20 +18,24 @@ def answers(ip, port):
 
 
 class Nsd:
-    """nsd with the zone test, which holds *records* and what a zone must have. *program*: its path."""
+    """nsd with the zone test, which holds *records* and what a zone must have, and likewise *zones*,
+    name to records. *program*: its path."""
 
-    def __init__(self, program, records):
+    def __init__(self, program, records, zones=()):
         self.directory = tempfile.TemporaryDirectory()
         top = Path(self.directory.name)
         self.port = free_port()
-        (top / "zone").write_text("\n".join([
-            "test. 60 IN SOA ns.test. a.test. 1 60 60 60 60", "test. 60 IN NS ns.test.",
-            "ns.test. 60 IN A 127.0.0.1", *records, ""]))
+        zones = {"test": ["ns.test. 60 IN A 127.0.0.1", *records], **dict(zones)}
+        for name, lines in zones.items():
+            (top / f"zone.{name}").write_text("\n".join([
+                f"{name}. 60 IN SOA ns.test. a.test. 1 60 60 60 60", f"{name}. 60 IN NS ns.test.",
+                *lines, ""]))
+        served = "".join([f"zone:\n  name: {name}\n  zonefile: zone.{name}\n" for name in zones])
         (top / "conf").write_text(
             f'server:\n  ip-address: 127.0.0.1@{self.port}\n  username: ""\n  database: ""\n'
             f'  zonesdir: "{top}"\n  pidfile: "{top}/pid"\n  xfrdfile: "{top}/xfrd"\n  xfrdir: "{top}"\n'
             f'  zonelistfile: "{top}/list"\n  server-count: 1\n  rrl-ratelimit: 0\n'
-            'remote-control:\n  control-enable: no\nzone:\n  name: test\n  zonefile: zone\n')
+            f'remote-control:\n  control-enable: no\n{served}')
         self._process = subprocess.Popen([program, "-d", "-c", top / "conf"], stderr=subprocess.DEVNULL)
 
     def __enter__(self):

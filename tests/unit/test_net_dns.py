@@ -25,6 +25,9 @@ ZONE = "\n".join([
     "pool.test. 60 IN CNAME loop.test.",
     "null.test. 60 IN MX 0 .", "plain.test. 60 IN A 192.0.2.4", "zero.test. 0 IN A 192.0.2.5",
     "xn--fa-hia.test. 60 IN A 192.0.2.6", "us.test. 60 IN MX 0 us.example.",
+    'text.test. 60 IN TXT "v=spf1 " "\\195\\188 -all"', "text.test. 60 IN TXT x",
+    'long.test. 60 IN TXT ' + f'"{"x" * 250}" ' * 20,
+    "1.2.0.192.in-addr.arpa. 60 IN PTR A.test.",
     "lost.test. 60 IN MX 0 nowhere.test.", "lost.test. 60 IN MX 5 drop.test.",
     *[f"big.test. 60 IN MX {n} h{n}.big.test." for n in range(400)],
     *[f"wide.test. 60 IN A 198.51.100.{n}" for n in range(100)]])
@@ -98,6 +101,8 @@ def rig(server):
     ("a.test", "AAAA", Answer(FOUND, ("2001:db8::1",), 60)),
     ("b.test", "A", Answer(FOUND, ("192.0.2.3",), 40)),
     ("null.test", "MX", Answer(FOUND, ((0, "."),), 60)),
+    ("text.test", "TXT", Answer(FOUND, (b"v=spf1 \xc3\xbc -all", b"x"), 60)),
+    ("1.2.0.192.in-addr.arpa", "PTR", Answer(FOUND, ("a.test",), 60)),
     ("plain.test", "MX", Answer(NOTHING, (), 30)),
     ("none.test", "MX", Answer(UNKNOWN, (), 30)),
     ("a..test", "A", Answer(UNKNOWN, (), 3600, "not a name")),
@@ -292,3 +297,11 @@ def test_own_addresses():
     assert mx.is_own_address("127.0.0.1")
     assert not mx.is_own_address("127.0.0.2")       # it answers here, yet is not what we send from
     assert not mx.is_own_address("192.0.2.1")
+
+
+def test_an_answer_of_long_texts_is_not_kept(server, rig):
+    for _ in range(2):
+        assert len(rig.ask("long.test", "TXT").records[0]) == 5000
+        rig.ask("text.test", "TXT")
+    names = [name for name, _, how in server.asked if how == "udp"]
+    assert names == ["long.test", "text.test", "long.test"]

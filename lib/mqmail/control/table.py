@@ -20,6 +20,8 @@ _THROTTLES = "127.0.0.0/8 free\n::1 free\n* sessions=50,10% rate=600/60s"
 # this host, loopback, link-local, multicast and beyond (RFC 6890)
 _NOT_FOR_MAIL = "0.0.0.0/8\n127.0.0.0/8\n169.254.0.0/16\n224.0.0.0/3\n::/127\nfe80::/10\nff00::/8"
 
+_WHAT = values.one_of("off", "mark", "reject")
+
 
 @value
 class Row:
@@ -71,7 +73,7 @@ TABLE_OF_FILES = (
           "whether the accounts of this host get mail: none or passwd"),
     _line("detaildelimiter", values.delimiters, "+", "mq-resolve mq-lspawn mq-local mq-access xmtpd",
           "characters that separate a mailbox's name from a detail"),
-    _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve",
+    _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve xmtpd",
            "networks whose hosts may send mail to other domains"),
     _lines("smtproutes", TABLE, "routes.parse_smtproutes", "", "mq-route mq-rspawn",
            "next hops for domains, instead of their MX hosts"),
@@ -85,7 +87,7 @@ TABLE_OF_FILES = (
            "what mail to a domain or host wants of TLS"),
     _line("tlsauthorities", values.authorities, "system", "mq-remote",
           "a file with the certificates of authorities, or system"),
-    _lines("resolvers", LIST, "hosts.parse_resolvers", "", "mq-route mq-rspawn",
+    _lines("resolvers", LIST, "hosts.parse_resolvers", "", "mq-route mq-rspawn xmtpd",
            "DNS servers, instead of the system's"),
     _lines("refusednetworks", LIST, "networks.parse_networks", _NOT_FOR_MAIL, "mq-route mq-rspawn",
            "networks that no MX host may be in"),
@@ -109,6 +111,20 @@ TABLE_OF_FILES = (
            "certificates and keys that clients are shown, by the name they ask for"),
     _line("tlsclientauthorities", values.authorities, "system", "xmtpd",
           "a file with the authorities that vouch for clients, or system"),
+    _lines("badmailfrom", LIST, "badmailfrom.parse_badmailfrom", "", "xmtpd",
+           "senders whose mail is refused"),
+    _line("reversename", values.one_of("off", "look", "require"), "look", "xmtpd",
+          "whether a client's name is looked up, and must be there: off, look or require"),
+    _line("helocheck", _WHAT, "mark", "xmtpd",
+          "what becomes of clients whose HELO name cannot be true: off, mark or reject"),
+    _line("earlytalkers", _WHAT, "mark", "xmtpd",
+          "what becomes of clients that do not wait for our replies: off, mark or reject"),
+    _lines("dnsbl", LIST, "dnsbl.parse_dnsbl", "", "xmtpd",
+           "lists in DNS of bad and good clients"),
+    _line("senderdomain", values.one_of("off", "mark", "reject", "strict"), "mark", "xmtpd",
+          "what becomes of senders whose domain takes no mail: off, mark, reject or strict"),
+    _line("spf", _WHAT, "mark", "xmtpd",
+          "what becomes of clients that the sender's domain does not permit: off, mark or reject"),
     _lines("injectors", TABLE, "injectors.parse_injectors", "* local",
            "mq-auth mq-bounce mq-queue mq-resolve mq-rspawn",
            "which accounts may put mail into the queue"),
@@ -157,7 +173,7 @@ TABLE_OF_FILES = (
             "how long a connection to another host may take"),
     _line("smtpgreeting", values.greeting, "{me}", "xmtpd",
           "what the greeting says; its first word is a host name"),
-    _line("helohost", values.domain, "{me}", "mq-remote mq-route mq-rspawn",
+    _line("helohost", values.domain, "{me}", "mq-remote mq-route mq-rspawn xmtpd",
           "the name said in EHLO to other hosts"),
     _line("bouncefrom", values.local_part, "MAILER-DAEMON", "mq-bounce",
           "the name before the @ in the From field of reports"),

@@ -6,6 +6,10 @@ from __future__ import annotations
 from mqmail.base import xtext
 from mqmail.mail.address import LONGEST_LOCAL, BadAddress, check_domain, is_dot_string
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _DELIMITERS = frozenset("+-=_#%")
@@ -107,6 +111,15 @@ def greeting(text: str) -> str:
         raise ValueError(f"write at most {LONGEST_TEXT} ASCII characters, without tabs")
     fqdn(text.split(" ")[0])
     return text
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A check for a line that is one of *words*."""
+    def check(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!a}: write {', '.join(words[:-1])} or {words[-1]}")
+        return text
+    return check
 
 
 def local_users(text: str) -> str:

@@ -23,7 +23,8 @@ MOST_ADDRESSES = 8          # of a host
 class Answer:
     """What DNS says of a name. *kind*: FOUND; NOTHING, the name has no such record; UNKNOWN, there is no
     such name; FAILED, nobody can say now, *why* being the reason. *records*: (preference, name in
-    lower case without the last dot, or ".") for MX, addresses for A and AAAA. *ttl*: seconds."""
+    lower case without the last dot, or ".") for MX, addresses for A and AAAA, octets for TXT, names as
+    MX' for PTR. *ttl*: seconds."""
 
     kind: str
     records: tuple[Any, ...] = ()

@@ -22,7 +22,9 @@ import dns.rdtypes.ANY.CNAME
 import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.NS
 import dns.rdtypes.ANY.OPT
+import dns.rdtypes.ANY.PTR
 import dns.rdtypes.ANY.SOA
+import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 
@@ -50,6 +52,7 @@ PATIENCE = (3.0, 6.0, 11.0)     # seconds for a server's answer, in the rounds t
 PAYLOAD = 1232              # octets of UDP that no link cuts in pieces
 MOST_AT_ONCE = 256          # questions
 MOST_KEPT = 10000           # answers
+LARGEST_KEPT = 4096         # octets of an answer's texts
 LONGEST_KEPT = 86400
 LONGEST_NEGATIVE = 3600     # RFC 2308 section 5 allows one to three hours
 KEPT_FAILURE = 30           # RFC 2308 section 7 allows five minutes
@@ -80,11 +83,11 @@ class Resolver:
         self._running = 0
 
     async def ask(self, name: str, kind: str) -> Answer:
-        """What there is of *kind* (MX, A, AAAA) at *name*, which is ASCII."""
+        """What there is of *kind* (MX, A, AAAA, TXT, PTR) at *name*, which is ASCII."""
         key = (name, kind)
-        kept = self._kept.get(key)
-        if kept is not None and kept[0] > self._loop.time():
-            return kept[1]
+        known = self.known(name, kind)
+        if known is not None:
+            return known
         if key in self._asked:                  # somebody waits for the same
             waiter = Waiter()
             self._asked[key].append(waiter)
@@ -101,9 +104,14 @@ class Resolver:
                 waiter.set(answer)
         return answer
 
+    def known(self, name: str, kind: str) -> Answer | None:
+        """The answer that need not be asked for."""
+        kept = self._kept.get((name, kind))
+        return kept[1] if kept is not None and kept[0] > self._loop.time() else None
+
     def _keep(self, key: tuple[str, str], answer: Answer) -> None:
         self._kept.pop(key, None)
-        if not answer.ttl:
+        if not answer.ttl or key[1] == "TXT" and sum(map(len, answer.records)) > LARGEST_KEPT:
             return
         if len(self._kept) >= MOST_KEPT:
             now = self._loop.time()
@@ -266,6 +274,10 @@ def _record(rdata: Any) -> Any:
     if rdata.rdtype == dns.rdatatype.MX:
         name = rdata.exchange.to_text().lower()
         return rdata.preference, name if name == "." else name.rstrip(".")
+    if rdata.rdtype == dns.rdatatype.TXT:
+        return b"".join(rdata.strings)          # RFC 7208 section 3.3
+    if rdata.rdtype == dns.rdatatype.PTR:
+        return rdata.target.to_text().lower().rstrip(".")
     return rdata.address
 
 

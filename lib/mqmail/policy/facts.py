@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from mqmail.policy.verdict import Verdict
 
 STAGES = ("connect", "helo", "mail", "rcpt", "header", "body")
+MESSAGE_MARKS = ("dnsbl", "earlytalkers", "helocheck", "senderdomain", "spf")     # of MAIL's checks
 
 
 class Facts:
@@ -14,18 +15,20 @@ class Facts:
 
     *role*: mx, submission, submissions or lmtp. *listener*: the address it came to, *proxy* that of a
     proxy it came through. *host*: the client's name, if its address and name confirm each other; *uid*
-    of a local user. *early*: it spoke before it was greeted. *tls*: version; *certificate*: a verified
-    name; *binding*: our certificate's end point (RFC 5929). *login*: who has authenticated, by
-    *mechanism*. *relay*: may send anywhere. *options*: the name of the option set in force. *said*: each
-    stage's verdict, but RCPT's; those against the client wait there for RCPT.
+    of a local user. *tls*: version; *certificate*: a verified name; *binding*: the certificate's end
+    point (RFC 5929). *login*: who has authenticated, by *mechanism*. *relay*: may send anywhere.
+    *early*: it spoke before it was greeted; *hasty*: it sent commands before it knew that it may.
+    *options*: the name of the option set in force. *marks*: what checks have noticed, by their names
+    (mq-checks(5)); those of MAIL's checks are forgotten with the transaction. *said*: each stage's
+    verdict, but RCPT's; those against the client wait there for RCPT.
 
     Of the transaction: *sender*, *size* (declared; -1: not), *utf8* (SMTPUTF8 was said), *recipient* of
     the RCPT at hand, *recipients* taken so far, *header* at its end, without the empty line.
     """
 
-    __slots__ = ("binding", "certificate", "cipher", "early", "header", "helo", "host", "ip", "listener",
-                 "login", "mechanism", "options", "port", "proxy", "recipient", "recipients", "relay",
-                 "role", "said", "sender", "session", "size", "tls", "uid",
+    __slots__ = ("binding", "certificate", "cipher", "early", "hasty", "header", "helo", "host", "ip",
+                 "listener", "login", "marks", "mechanism", "options", "port", "proxy", "recipient",
+                 "recipients", "relay", "role", "said", "sender", "session", "size", "tls", "uid",
                  "utf8", "verb")
 
     def __init__(self, session: str, role: str = "mx", listener: str = "", ip: str = "",
@@ -39,6 +42,7 @@ class Facts:
         self.host = ""
         self.uid = ""
         self.early = False
+        self.hasty = False
         self.verb = ""              # HELO, EHLO, LHLO
         self.helo = ""
         self.tls = ""
@@ -49,6 +53,7 @@ class Facts:
         self.mechanism = ""
         self.relay = False
         self.options = ""
+        self.marks: dict[str, str] = {}
         self.said: dict[str, Verdict] = {}
         self.forget_message()
 
@@ -62,3 +67,5 @@ class Facts:
         self.header = b""
         for stage in ("mail", "header", "body"):
             self.said.pop(stage, None)
+        for mark in MESSAGE_MARKS:
+            self.marks.pop(mark, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqmail.policy import access, header, hooks, inflow, verify
+from mqmail.policy import access, dnschecks, header, hooks, inflow, verify
 from mqmail.policy.accounts import Accounts
 from mqmail.policy.facts import STAGES
 from mqmail.policy.senders import Senders
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Control files that the checks read: xmtpd loads them for all its sessions.
 CONTROL: tuple[str, ...] = ("logins", "access", "detaildelimiter", "verify", "destinations", "throttles",
-                            "concurrencyincoming", "headerchecks")
+                            "concurrencyincoming", "headerchecks", *dnschecks.CONTROL)
 
 # In the order in which they are asked unless control/checks says otherwise. A factory gets the control
 # files and the services of the process (prog/xmtpd/services.py), and returns None when there is
@@ -30,7 +30,9 @@ FACTORIES: tuple[tuple[str, Factory], ...] = (
     ("senders", lambda control, _services: Senders(control.logins)),
     ("accounts", lambda _control, services: Accounts(services.book, "messages")),
     ("accounts", lambda _control, services: Accounts(services.book, "recipients")),
+    ("reversename", dnschecks.reverse_name),        # before access, which looks up the name
     *[("access", access.make(stage)) for stage in access.TAGS],
+    *dnschecks.FACTORIES,
     ("verify", verify.make),
     ("header", header.make),
     *[("hooks", hooks.make(stage)) for stage in STAGES],
@@ -38,7 +40,8 @@ FACTORIES: tuple[tuple[str, Factory], ...] = (
 
 # What is imported when it is first needed: a program that gives up the right to read its modules does so
 # before.
-LATE_IMPORTS = ("mqmail.policy.asking", "mqmail.policy.cdb", "mqmail.policy.sqlitemap")
+LATE_IMPORTS = ("mqmail.policy.asking", "mqmail.policy.cdb", "mqmail.policy.sqlitemap",
+                *dnschecks.LATE_IMPORTS)
 
 
 def import_late() -> None:

@@ -1,0 +1,170 @@
+"""What a client's name is, what it calls itself, and whether it waits until it may speak."""
+
+from __future__ import annotations
+
+from mqmail.control.networks import parse_ip
+from mqmail.mail.address import BadAddress, check_domain, is_ipv4, lower_ascii
+from mqmail.mail.mxlist import FAILED
+from mqmail.policy.reverse import reverse_name
+from mqmail.policy.stages import Check
+from mqmail.policy.strangers import THIS_HOST, StrangerCheck
+from mqmail.policy.verdict import DEFER, NO_OPINION, REJECT, Verdict
+from mqmail.xmtp.reply import reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from mqmail.control.networks import Networks
+    from mqmail.mail.mxlist import Answer
+    from mqmail.net.asker import Asker, BlockingAsker
+    from mqmail.policy.facts import Facts
+
+SECONDS = 5.0               # for each of the two steps
+MOST_NAMES = 5              # of an address that are looked up
+_LIES = ("syntax", "own-name", "own-address")       # of HELO, that may be refused
+
+
+# --- the name of its address ---
+
+class ReverseName(Check):
+    """Finds ``facts.host``, the name whose address is the client's, unless somebody gave it already."""
+
+    name = "reversename"
+    stage = "connect"
+
+    def __init__(self, dns: Asker | BlockingAsker) -> None:
+        self._dns = dns
+
+    def look(self, facts: Facts) -> Verdict | Awaitable[Verdict]:
+        """Never against anybody; without a name the mark ``reversename`` says why: none, unconfirmed,
+        unknown (DNS fails)."""
+        if facts.host or facts.ip in THIS_HOST:
+            return NO_OPINION
+        return self._find(facts)
+
+    async def _find(self, facts: Facts) -> Verdict:
+        answer = await self._dns.ask(reverse_name(facts.ip), "PTR", SECONDS)
+        names = [name for name in answer.records if is_host_name(name)][:MOST_NAMES]
+        kind = "AAAA" if ":" in facts.ip else "A"
+        found = await self._dns.ask_all([(name, kind) for name in names], SECONDS)
+        facts.host = confirmed(facts.ip, names, found)
+        facts.marks.pop("reversename", None)
+        if not facts.host:
+            failed = answer.kind == FAILED or any([one.kind == FAILED for one in found])
+            facts.marks["reversename"] = "unknown" if failed else "unconfirmed" if names else "none"
+        return NO_OPINION
+
+
+def is_host_name(name: str) -> bool:
+    """Whether it may stand in logs, header fields and questions."""
+    try:
+        check_domain(name)
+    except BadAddress:
+        return False
+    return name.isascii() and name[0] != "["
+
+
+def confirmed(ip: str, names: Sequence[str], answers: Sequence[Answer]) -> str:
+    """The first of *names* that has the address *ip*, or ""."""
+    wanted = parse_ip(ip)
+    for name, answer in zip(names, answers, strict=True):
+        if any([parse_ip(one) == wanted for one in answer.records]):
+            return name
+    return ""
+
+
+class NameRequired(StrangerCheck):
+    """Refuses clients without a confirmed name: 550 5.7.25 (RFC 7372 section 3.3), 451 if DNS fails."""
+
+    name = "reversename"
+    stage = "mail"
+
+    def judge(self, facts: Facts) -> Verdict:
+        """By ReverseName's mark."""
+        mark = facts.marks.get("reversename", "none")
+        if facts.host:
+            return NO_OPINION
+        if mark == "unknown":
+            text = f"the name of {facts.ip} cannot be looked up now"
+            return Verdict(DEFER, reply(451, "4.7.25", text), why=mark)
+        text = f"{facts.ip} has no name, or one that does not have this address"
+        return Verdict(REJECT, reply(550, "5.7.25", text), why=mark)
+
+
+# --- what it calls itself ---
+
+def judge_helo(helo: str, ip: str, own_names: frozenset[str], own_ip: str) -> str:
+    """What is wrong with *helo* of a client at *ip* (RFC 5321 sections 2.3.5, 4.1.3): "", "syntax",
+    "short" (a name without a dot), "own-name", "own-address" (ours), "other-address". *own_ip*: where it
+    has come to."""
+    try:
+        check_domain(helo)
+    except BadAddress:
+        return "syntax"
+    if is_ipv4(helo):               # not in brackets
+        return "syntax"
+    if helo[0] != "[":
+        if lower_ascii(helo) in own_names:
+            return "own-name"
+        return "" if "." in helo else "short"
+    literal = helo[1:-1]
+    said = literal[5:] if literal[:5].lower() == "ipv6:" else literal
+    if parse_ip(said) == parse_ip(ip):
+        return ""
+    return "own-address" if said == own_ip else "other-address"
+
+
+class HeloCheck(StrangerCheck):
+    """Notices odd HELO names as the mark ``helocheck``. *refuses*: those that cannot be true as well.
+    A name that merely does not fit the address is never refused (RFC 5321 section 4.1.4)."""
+
+    name = "helocheck"
+    stage = "mail"
+
+    def __init__(self, refuses: bool, own_names: frozenset[str], trusted: Networks) -> None:
+        super().__init__(trusted)
+        self._refuses = refuses
+        self._own_names = own_names
+
+    def judge(self, facts: Facts) -> Verdict:
+        """550 5.7.1, or no opinion."""
+        found = judge_helo(facts.helo, facts.ip, self._own_names, _address_of(facts.listener))
+        if not found:
+            return NO_OPINION
+        facts.marks["helocheck"] = found
+        if not self._refuses or found not in _LIES:
+            return NO_OPINION
+        text = "says no host name" if found == "syntax" else "says that it is this host"
+        return Verdict(REJECT, reply(550, "5.7.1", f"your {facts.verb or 'HELO'} {text}"), why=found)
+
+
+def _address_of(place: str) -> str:
+    """Of ``192.0.2.1:25`` or ``[2001:db8::1]:25``; without a port it is one."""
+    host = place.rpartition(":")[0] if place.count(":") == 1 or place[:1] == "[" else place
+    return host.strip("[]")
+
+
+# --- its patience ---
+
+class EarlyTalkers(StrangerCheck):
+    """Notices who does not wait for the greeting (RFC 5321 section 4.3.1) or sends commands together
+    before EHLO is answered (RFC 2920 section 3.1), as the mark ``earlytalkers``."""
+
+    name = "earlytalkers"
+    stage = "mail"
+
+    def __init__(self, refuses: bool, trusted: Networks) -> None:
+        super().__init__(trusted)
+        self._refuses = refuses
+
+    def judge(self, facts: Facts) -> Verdict:
+        """550 5.5.0, or no opinion."""
+        found = "greeting" if facts.early else "pipelining" if facts.hasty else ""
+        if not found:
+            return NO_OPINION
+        facts.marks["earlytalkers"] = found
+        if not self._refuses:
+            return NO_OPINION
+        text = "you spoke before you were greeted" if facts.early else "you sent commands too early"
+        return Verdict(REJECT, reply(550, "5.5.0", text), why=found)
