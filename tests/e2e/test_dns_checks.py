@@ -49,6 +49,7 @@ class Client:
 
     def __init__(self, path, shell, **files):
         (path / "control").mkdir()
+        files = {"reversename": "look\n", "senderdomain": "mark\n", "spf": "mark\n", **files}
         for name, text in files.items():
             (path / "control" / name).write_text(text)
         for one in (path, path / "control", *(path / "control").iterdir()):

@@ -31,7 +31,7 @@ def judging(new_home):
     with Nsd(need("nsd"), RECORDS, {"127.in-addr.arpa": REVERSE}) as nsd:
         home = new_home("alice")
         home.control(resolvers=f"127.0.0.1:{nsd.port}\n", dnsbl="bl.test\n!good.wl.test\n",
-                     spf="reject\n", senderdomain="reject\n")
+                     reversename="look\n", spf="reject\n", senderdomain="reject\n")
         yield home.start()
 
 
