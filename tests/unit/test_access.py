@@ -315,7 +315,8 @@ def test_a_bad_table_is_temporary_and_names_the_file(capfd):
 
 
 def test_the_factories_make_a_check_for_each_stage_if_there_is_a_table():
-    control = SimpleNamespace(access=parse("To:* OK"), detaildelimiter="+")
+    control = SimpleNamespace(access=parse("To:* OK"), detaildelimiter="+",
+                              optionsets=SimpleNamespace(has=["friends"].__contains__))
     services = SimpleNamespace(kept={})
 
     def stages():
@@ -328,3 +329,8 @@ def test_the_factories_make_a_check_for_each_stage_if_there_is_a_table():
     with open("control/access.cdb", "wb") as file:
         file.write(bytes(2048))
     assert None not in stages()
+    control.access = parse("From:a.example set:friends")
+    assert None not in stages()
+    control.access = parse("From:a.example set:frends")
+    with pytest.raises(BadFile, match="control/access line 1: there is no option set frends"):
+        stages()

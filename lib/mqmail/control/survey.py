@@ -8,6 +8,7 @@ import os
 from mqmail.base.failure import BadFile
 from mqmail.base.value import value
 from mqmail.control import reader
+from mqmail.control.access import unknown_sets
 from mqmail.control.lines import Lines
 from mqmail.control.routes import Route
 from mqmail.control.table import BY_NAME, HOOKS, LINE, NUMBER, OTHER_FORMS, TABLE_OF_FILES, Row
@@ -56,7 +57,7 @@ class Survey:
         self._look_for_unknown(names)
         self._check(("aliases", self._destinations), ("smtproutes", self._entries),
                     ("senderroutes", self._entries), ("fallbackroute", self._entries),
-                    ("verify", self._services))
+                    ("verify", self._services), ("access", self._sets))
 
     def look_around(self) -> None:
         """Note also what the files name and this host does not have."""
@@ -123,6 +124,11 @@ class Survey:
         known = self.settings["destinations"].content
         if known is not None:
             yield from unknown_destinations(verify.path, verify.content, known)
+
+    def _sets(self, table: Setting) -> Iterator[str]:
+        known = self.settings["optionsets"].content
+        if known is not None:
+            yield from unknown_sets(table.path, table.content, known.has)
 
     def _entries(self, routes: Setting) -> Iterator[str]:
         """The entries of credentials that routes name."""

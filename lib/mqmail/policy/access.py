@@ -179,9 +179,12 @@ class Access(Check):
 
 
 def make(stage: str) -> Callable[[Control, Any], Check | None]:
-    """The factory of a stage's check, see policy/known.py."""
+    """The factory of a stage's check, see policy/known.py; it raises BadFile for an option set that is
+    not there."""
 
     def factory(control: Control, services: Any) -> Check | None:
+        for text in access.unknown_sets("control/access", control.access, control.optionsets.has):
+            raise BadFile(text)
         table = table_of(control, services.kept.setdefault("access", Files("access")))
         return Access(stage, table, control.detaildelimiter) if table.exists() else None
 
