@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.accounts import Accounts
-from support.home import ME, SECONDS, Home
+from support.home import ME, SECONDS, Home, wait_until
 from support.programs import Program, need
 from support.systemhome import SystemHome
 
@@ -62,15 +62,23 @@ class Confined:
                 self.program.stop()
                 raise
 
+    def reload(self, unit):
+        """As the unit says, with the capabilities that it leaves root; a + means with all."""
+        command = unit["ExecReload"].replace("$MAINPID", str(self.program.process.pid))
+        confined = [] if command.startswith("+") else [need("setpriv"), self._bounds(unit)]
+        subprocess.run([*confined, *command.removeprefix("+").split()], check=True, timeout=SECONDS)
+
     @staticmethod
-    def _command(unit):
+    def _bounds(unit):
         names = [name.removeprefix("CAP_").lower() for name in unit["CapabilityBoundingSet"].split()]
+        return f"--bounding-set=-all,+{',+'.join(names)}"
+
+    def _command(self, unit):
         confine = ["unshare", "--mount", "sh", "-c", CONFINE, "sh"]
         if unit["ProtectSystem"] != "strict":
             confine = []
         privileges = ["--no-new-privs"] if unit.get("NoNewPrivileges") == "yes" else []
-        return [*confine, need("setpriv"), *privileges, f"--bounding-set=-all,+{',+'.join(names)}",
-                *unit["ExecStart"].split()]
+        return [*confine, need("setpriv"), *privileges, self._bounds(unit), *unit["ExecStart"].split()]
 
     @staticmethod
     def _limit(unit):
@@ -91,6 +99,10 @@ def test_confined_daemons_do_their_work(units, tmp_path, request):
             daemon = Confined(unit, home, tmp_path / f"{name}.log")
             request.addfinalizer(daemon.program.stop)
             assert daemon.said == b"READY=1"
+            daemon.reload(unit)
+            if name != "mq-lspawn":     # its workers do it when they are needed
+                log = daemon.program.log
+                wait_until(lambda log=log: "event=reloaded" in log(), f"reload of {name}")
         home.deliver(*[f"{name}@{ME}" for name in ("alice", account.name, other.name)],
                      sender=f"alice@{ME}")
         assert b"\nFinal-Recipient: " in b"".join(home.wait_for("alice", 2))

@@ -57,6 +57,13 @@ def test_the_manual_lists_the_limits():
     assert listed == [tuple(map(str, row)) for row in table]
 
 
+def test_install_lists_them_too():
+    listed = re.findall(r"^(\S+) +(\d+) +(\d+) +(\d+)$", (ROOT / "INSTALL").read_text(), re.MULTILINE)
+    table = [(one.name, one.memory // services.MB, one.descriptors, one.processes)
+             for one in services.PROGRAMS]
+    assert listed == [tuple(map(str, row)) for row in table]
+
+
 def test_a_run_script():
     assert text_of("s6", "xmtpd/run") == """#!/bin/sh
 exec 2>&1
@@ -89,6 +96,11 @@ def test_each_unit_is_as_confined_as_it_can_be():
             assert (line in unit) == (one.name != "mq-lspawn")
         assert ("AF_INET " in unit) == (one.name not in ("mq-queue", "mq-bounce", "mq-lspawn"))
         assert ("NET_BIND_SERVICE" in unit) == (one.name == "xmtpd")
+        writable = re.search("^ReadWritePaths=(.*)$", unit, re.MULTILINE)[1].split()
+        assert "/var/mqmail" not in writable
+        assert "/var/mqmail/control" not in writable
+    widest = text_of("systemd", "mq-lspawn.service")
+    assert "\nReadOnlyPaths=/var/mqmail/control /var/mqmail/queue\n" in widest
 
 
 @pytest.mark.parametrize("supervisor", services.SUPERVISORS)

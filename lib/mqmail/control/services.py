@@ -152,9 +152,10 @@ def _unit(**sections: list[str]) -> str:
 
 
 def _service(one: Program, place: Place) -> str:
+    """The + before kill takes it out of the sandbox, where root cannot signal the daemon's account."""
     after = " ".join(["network.target", *[f"{name}.service" for name in one.after]])
     run = ["Type=notify", f"ExecStart={place.programs}/{one.name} --home {place.home}{one.options}",
-           "ExecReload=/bin/kill -HUP $MAINPID", "KillMode=mixed", "Restart=always", "RestartSec=1",
+           "ExecReload=+/bin/kill -HUP $MAINPID", "KillMode=mixed", "Restart=always", "RestartSec=1",
            f"TimeoutStopSec={STOP}", f"LimitDATA={one.memory}", f"LimitNOFILE={one.descriptors}",
            f"MemoryMax={2 * one.memory}", f"TasksMax={one.processes}"]
     unit = [f"Description=mqmail: {one.does}", f"Documentation=man:{one.name}(8)", f"After={after}",
@@ -169,7 +170,8 @@ def _sandbox(one: Program, place: Place) -> list[str]:
               "ProtectControlGroups=yes", "ProtectHostname=yes", "ProtectKernelLogs=yes",
               "ProtectKernelModules=yes", "ProtectKernelTunables=yes", "RestrictRealtime=yes"]
     if one.free:        # programs in .qmail files may be set-user-id, and use /tmp
-        return [*common, "ProtectSystem=full", f"ReadWritePaths={_paths(one, place)}"]
+        return [*common, "ProtectSystem=full", f"ReadOnlyPaths={place.home}/control {place.home}/queue",
+                f"ReadWritePaths={_paths(one, place)}"]
     below_home = f"{place.home}/".startswith(_HOMES) or f"{place.programs}/".startswith(_HOMES)
     return [*common, "NoNewPrivileges=yes", "PrivateDevices=yes", "PrivateTmp=yes",
             f"ProtectHome={'read-only' if below_home else 'yes'}", "ProtectProc=invisible",
