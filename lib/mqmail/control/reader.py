@@ -116,6 +116,7 @@ def _module(row: Row) -> Any:
 def preload() -> None:
     """Import the parsers of all files now: for a program that will give up the right to read its own
     modules, or that forks and wants them shared."""
+    import binascii  # noqa: F401  which the parser of passwd imports when it meets a hash
     for row in TABLE_OF_FILES:
         if row.parser:
             _parser(row)

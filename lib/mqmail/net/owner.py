@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from mqmail.control.rights import Accounts
 
 # What daemons import when they first need it: by then they may be unable to read it.
-LATE_IMPORTS = ("concurrent.futures.thread", "ctypes", "encodings.ascii", "encodings.idna",
-                "encodings.latin_1", "grp", "subprocess", "uvloop")
+LATE_IMPORTS = ("binascii", "concurrent.futures.thread", "ctypes", "encodings.ascii", "encodings.idna",
+                "encodings.latin_1", "grp", "hashlib", "hmac", "stringprep", "subprocess", "uvloop")
 
 
 @value
