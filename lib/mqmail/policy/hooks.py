@@ -183,6 +183,7 @@ class _File:
         self._functions: dict[str, Function] = {}
 
     def functions(self, control: Control) -> dict[str, Function]:
+        """Those that go with *control*. Raises BadFile."""
         if control is not self._control:
             self._functions = load()
             self._control = control
@@ -190,6 +191,12 @@ class _File:
 
 
 _file = _File()
+
+
+def prepare(control: Control) -> None:
+    """Run the file now, for this process and those it forks: without root, and before anything else is
+    changed. Raises BadFile."""
+    _file.functions(control)
 
 
 def make(stage: str) -> Callable[[Control, Any], Check | None]:

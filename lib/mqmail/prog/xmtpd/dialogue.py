@@ -169,7 +169,7 @@ class Dialogue(Message):
         if answer is not None:
             self.server.answer(event, answer)
             return None
-        self.facts.sender, self.facts.size = event.sender, event.size
+        self.facts.sender, self.facts.size, self.facts.utf8 = event.sender, event.size, event.utf8
         if self.settings.stages.has("mail"):
             return self._judge_mail(event)
         self.server.answer(event)

@@ -13,7 +13,7 @@ from mqmail.net import daemon
 from mqmail.net.owner import give_up_root, import_late
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines, connect_unix
-from mqmail.policy import known
+from mqmail.policy import hooks, known
 from mqmail.prog.xmtpd import inflow, peer, pool, resolver, settings
 from mqmail.prog.xmtpd.dialogue import Dialogue, SessionIds
 from mqmail.prog.xmtpd.services import Services
@@ -48,6 +48,7 @@ def serve(options: Options) -> int:
     importlib.import_module("mqmail.net.servertls")
     parent = Parent(options)
     give_up_root("xmtpd")
+    hooks.prepare(parent.settings.control)
     workers = daemon.Workers("xmtpd", parent.processes, lambda number: Worker(parent, number).run(),
                              parent.reload)
     workers.run(lambda: ready.announce(options.ready_fd))
@@ -97,7 +98,9 @@ class Parent:
 
     def reload(self) -> None:
         """All files are read before anything changes. Raises BadFile."""
-        self.settings = self._load(self.settings)
+        found = self._load(self.settings)
+        hooks.prepare(found.control)
+        self.settings = found
         self.sockets.change(self.wanted(self.settings))
 
 
