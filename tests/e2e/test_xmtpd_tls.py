@@ -1,5 +1,6 @@
 """Listeners with roles: TLS, PROXY, XCLIENT, PRDR, reloading; with other people's clients."""
 
+import email
 import os
 import smtplib
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import pytest
 
 from support.certificates import make_authority
-from support.home import ME, SECONDS, Home, free_port, wait_until
+from support.home import ME, ROOT, SECONDS, Home, free_port, wait_until
 from support.programs import need
 
 pytestmark = pytest.mark.e2e
@@ -59,6 +60,9 @@ def secure():
     made.certs, made.new = free_port(), free_port()
     made.write("other.example", more=f"127.0.0.1:{made.certs} set=certs\n")
     try:
+        made.home.control(authbackends="passwd\n")
+        subprocess.run([ROOT / "bin" / "mq-passwd", "--home", made.home.path, "bob"], input=b"secret\n",
+                       check=True, capture_output=True, timeout=SECONDS)
         made.home.start()
         yield made
     finally:
@@ -74,13 +78,19 @@ def swaks(port, *arguments):
     return done.returncode, done.stdout.decode() + done.stderr.decode()
 
 
-def received(secure, subject):
-    """The Received: field of the message with this subject, in one line."""
+def arrived(secure, subject):
+    """The message with this subject."""
     def there():
         found = [path.read_bytes() for path in secure.home.maildir("alice")]
         return [text for text in found if f"\nSubject: {subject}\n".encode() in text]
 
     [text] = wait_until(there, subject)
+    return text
+
+
+def received(secure, subject):
+    """Its Received: field, in one line."""
+    text = arrived(secure, subject)
     return " ".join(text.decode().partition("\nReceived: ")[2].partition("\n\n")[0].split())
 
 
@@ -107,6 +117,25 @@ def test_submission_wants_tls_first(secure):
     assert "AUTH" not in said
     _, said = swaks(secure.ports["submission"], "--tls")
     assert "AUTH PLAIN LOGIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS" in said
+
+
+@pytest.mark.parametrize(("text", "there", "gone"), [
+    ("Subject: {0}\r\nBcc: carol@example.net\r\n\r\nhi\r\n", ["Date", "Message-ID", "From"], ["Bcc"]),
+    ("Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nSubject: {0}\r\nMessage-ID: <own@x>\r\nFrom: b@x.example"
+     "\r\n\r\nBcc: stays\r\n", ["Date", "Message-ID", "From"], []),
+    ("Subject: {0}\r\n", ["Date", "Message-ID", "From"], []),
+])
+def test_what_users_submit_is_made_whole(secure, text, there, gone):
+    subject = f"whole{abs(hash(text))}"
+    with smtplib.SMTP_SSL("127.0.0.1", secure.ports["submissions"], timeout=SECONDS) as client:
+        client.login("bob", "secret")
+        client.sendmail(f"bob@{ME}", [f"alice@{ME}"], text.format(subject))
+    found = email.message_from_bytes(arrived(secure, subject))
+    assert [len(found.get_all(name, [])) for name in there] == [1] * len(there)
+    assert not [name for name in gone if name in found]
+    assert ("Message-ID: <own@x>" in text) == (found["Message-ID"] == "<own@x>")
+    body = text.format(subject).partition("\r\n\r\n")[2].replace("\r\n", "\n")
+    assert found.get_payload() == body
 
 
 def shown_to(secure, *arguments):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from mqmail.base import xtext
+from mqmail.mail.headerscan import is_field
+from mqmail.policy.header import submission_header
 from mqmail.policy.stages import fields_of
 from mqmail.policy.verdict import DEFER, DISCARD, REJECT, Verdict
 from mqmail.prog.xmtpd.client import reply_of, shown
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 HELD = 65536            # octets of a body that are kept until the queue is told of the message
 _DOWN = reply(451, "4.3.2", "the queue does not answer, try again later")
+_HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
 _THANKS = reply(250, "2.0.0", "ok")
 
 
@@ -43,6 +47,7 @@ class Message(Recipients):
     _transaction: Transaction | None = None
     _since = 0.0                                    # when MAIL came
     messages = 0                                    # accepted
+    _completions = 0
 
     def _close_link(self) -> None:
         link, self._link = self._link, None
@@ -84,15 +89,32 @@ class Message(Recipients):
             return None
         self._begun = True
         answer = None
-        if self.settings.stages.has("header"):
+        submitted = self.facts.role in ("submission", "submissions")
+        if submitted or self.settings.stages.has("header"):
             text = b"".join(self._held)
-            self.facts.header = text[:text.find(b"\r\n\r\n") + 2] if b"\r\n\r\n" in text else text
+            header = header_of(text)
+            if submitted:
+                if header == text and len(text) > HELD:     # a Bcc could be behind what we see
+                    return _HUGE_HEADER
+                text, header = self._completed(text, header)
+                self._held = [text]
+            self.facts.header = header
             answer = self._heed(await self.judge("header"))
         self._away = self._away or len(self._thrown) == len(self.server.accepted)
         if self.facts.said:
             fields = "".join([f"{field}\r\n" for field in fields_of(self.facts)])
             self._held.insert(0, fields.encode("utf-8", "surrogateescape"))
         return answer
+
+    def _completed(self, text: bytes, header: bytes) -> tuple[bytes, bytes]:
+        """What a user's program has left out is added, what is not for others taken away."""
+        self._completions += 1
+        id = f"{time.time_ns():x}.{os.getpid()}.{self._completions}@{self.server.host}"
+        complete = submission_header(header, self.facts, time.time(), id)
+        rest = text[len(header):]
+        if rest and not rest.startswith(b"\r\n"):      # there was no header, and so no empty line
+            rest = b"\r\n" + rest
+        return complete + rest, complete
 
     def _heed(self, said: Verdict | None) -> Reply | None:
         """A verdict on the message: a refusal, or None."""
@@ -200,6 +222,15 @@ class Message(Recipients):
     def _log_refused(self, answer: Reply) -> None:
         self.log("message_refused", sender=shown(self.sender()), recipients=len(self.server.accepted),
                  said=answer.said())
+
+
+def header_of(text: bytes) -> bytes:
+    """The header at the start of a message, with its last line end, without the empty line; nothing of a
+    message that begins with something else."""
+    if not is_field(text.partition(b"\r\n")[0]):
+        return b""
+    end = text.find(b"\r\n\r\n")
+    return text[:end + 2] if end >= 0 else text
 
 
 def _words(rcpt: events.Rcpt) -> list[str]:
