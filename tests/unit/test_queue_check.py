@@ -246,6 +246,51 @@ def test_a_record_goes_nowhere_without_its_body(fsck, body):
     assert "new.note" in os.listdir("queue/bad")
 
 
+@pytest.mark.parametrize("place", ["new", "wait", "hold"])
+@pytest.mark.parametrize("part", [0, 40, None])
+def test_a_copy_that_mq_send_began(fsck, place, part):
+    """All that it has the record has."""
+    id = put(place, WAITS)
+    copy = write(path_of("wait", id) + store.COPY, record(id, more=WAITS)[:part])
+    before = problem(fsck, copy, "leftover")
+    del before[copy]
+    [line] = repaired(fsck, before)
+    assert line.endswith("[repaired: remove the copy]")
+    assert tree() == before
+
+
+def test_a_copy_is_left_to_mq_send_while_that_runs(fsck):
+    id = put("new")
+    copy = write(path_of("wait", id) + store.COPY, record(id)[:40])
+    held = lock.hold("run/mq-send.lock", "mq-send")
+    assert fsck() == (0, [])
+    assert fsck("--repair") == (0, [])
+    long_ago = time.time() - 39 * HOURS
+    os.utime(copy, (long_ago, long_ago))
+    code, said = fsck("--repair")
+    assert (code, len(said)) == (1, 1)
+    assert said[0].endswith("[left: remove the copy: stop mq-send first]")
+    os.close(held)
+
+
+def test_a_copy_that_says_something_else_is_kept(fsck):
+    id = put("wait")
+    write(path_of("wait", id) + store.COPY, record(id, more=WAITS))
+    repaired(fsck, tree())
+    assert os.listdir("queue/bad") == [f"wait.{ids.directory(id)}.{id}{store.COPY}"]
+
+
+def test_a_copy_whose_record_is_gone_is_the_record(fsck):
+    whole, part = put("new"), put("new")
+    os.rename(path_of("new", whole), path_of("wait", whole) + store.COPY)
+    os.rename(path_of("new", part), path_of("wait", part) + store.COPY)
+    os.truncate(path_of("wait", part) + store.COPY, 40)
+    repaired(fsck, tree())
+    assert tree()[path_of("wait", whole)] == record(whole)
+    assert sorted(os.listdir("queue/bad")) == sorted(
+        [f"{part}.mess", f"wait.{ids.directory(part)}.{part}{store.COPY}"])
+
+
 def test_bad_is_never_overwritten(fsck):
     id = put("wait", b"what\n")
     write(f"queue/bad/{id}.wait", b"first")

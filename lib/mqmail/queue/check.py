@@ -61,11 +61,13 @@ class Text:
 @value
 class Entry:
     """A file or whatever is there, with its *text* where records are. *home*: where it belongs, if that
-    is elsewhere, free, and (for a record) the body is there; else ""."""
+    is elsewhere, free, and (for a record) the body is there; else "". *original*, of a copy that mq-send
+    began in ``wait``: the record that it is the beginning of, "" when there is none; None: no copy."""
 
     seen: Seen
     text: Text | None = None
     home: str = ""
+    original: str | None = None
 
 
 @value
@@ -182,7 +184,7 @@ def judge(facts: Message | Entry | Folder, setting: Setting) -> list[Finding]:
         return _message(facts, setting)
     if isinstance(facts, Folder):
         return _folder(facts, setting)
-    return [_stray(facts)]
+    return _stray(facts, setting)
 
 
 def _folder(folder: Folder, setting: Setting) -> list[Finding]:
@@ -221,10 +223,20 @@ def _rights(seen: Seen, setting: Setting) -> list[Finding]:
     return found
 
 
-def _stray(entry: Entry) -> Finding:
-    seen, text = entry.seen, entry.text
+def _stray(entry: Entry, setting: Setting) -> list[Finding]:
+    seen = entry.seen
     if seen.form != FILE:
-        return _odd(entry)
+        return [_odd(entry)]
+    if entry.original is not None and _is_in_flight(seen, setting):
+        return []
+    if entry.original:
+        return [Finding(seen.path, "leftover", f"a copy of {entry.original} that mq-send began",
+                        Repair("discard", seen.path, entry.original, alone=True))]
+    return [_stray_file(entry)]
+
+
+def _stray_file(entry: Entry) -> Finding:
+    seen, text = entry.seen, entry.text
     if entry.home:
         return Finding(seen.path, "misplaced", "belongs elsewhere",
                        Repair("place", seen.path, entry.home, alone=text is not None, gentle=True))

@@ -146,7 +146,10 @@ class Look:
         if place not in check.STATES:
             return Entry(seen)
         text = read(path)
-        return Entry(seen, text, self._home_of_record(place, path, text)) if text else None
+        if text is None:
+            return None
+        original = original_of(path) if path.endswith(store.COPY) and place == "wait" else None
+        return Entry(seen, text, self._home_of_record(place, path, text), original)
 
     def _home_of_body(self, path: str) -> str:
         name = path.rpartition("/")[2]
@@ -184,6 +187,29 @@ def see(path: str) -> Seen | None:
     form = _FORMS.get(S_IFMT(found.st_mode), check.SPECIAL)
     return Seen(path, form, found.st_uid, S_IMODE(found.st_mode), found.st_size, found.st_mtime,
                 (found.st_dev, found.st_ino))
+
+
+def original_of(path: str) -> str | None:
+    """The record that the copy at *path* (``wait/XX/ID.copy``) is the beginning of, or all of; "" when
+    there is none; None when this is the name of no copy."""
+    id = path.rpartition("/")[2].removesuffix(store.COPY)
+    if not ids.is_id(id) or path != check.path_of("wait", id) + store.COPY:
+        return None
+    for state in check.STATES:
+        original = check.path_of(state, id)
+        if is_beginning(path, original):
+            return original
+    return ""
+
+
+def is_beginning(path: str, original: str) -> bool:
+    """Whether all that is in the file *path* is at the beginning of *original* too."""
+    try:
+        with open(os.open(path, _READ), "rb") as short, open(os.open(original, _READ), "rb") as long:
+            data = read_fd_bounded(short.fileno(), path, record.LONGEST)
+            return read_fd_bounded(long.fileno(), original, record.LONGEST).startswith(data)
+    except (OSError, BadFile):
+        return False
 
 
 def _steady(seen: Seen) -> Seen:

@@ -13,7 +13,7 @@ import time
 
 from mqmail.base.files import sync_directory
 from mqmail.base.xtext import encode
-from mqmail.queue import check, store
+from mqmail.queue import check, look, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def words(repair: Repair) -> str:
             "place": f"move to {encode(repair.target)}",
             "aside": f"move to {encode(repair.target)}",
             "drop": "remove this name of it",
+            "discard": "remove the copy",
             "cut": f"cut to {int(number)} bytes",
             "due": f"set its time to {int(number)}" if number else "set its time to now",
             "finish": "remove record and body"}[repair.action]
@@ -117,6 +118,12 @@ def _drop(repair: Repair) -> None:
     _remove(repair.path)
 
 
+def _discard(repair: Repair) -> None:
+    if not look.is_beginning(repair.path, repair.target):
+        raise OSError(errno.EBUSY, f"it is no longer the beginning of {repair.target}")
+    _remove(repair.path)
+
+
 def _cut(repair: Repair) -> None:
     """The file's time stays as it is: in ``wait`` it is the next attempt."""
     fd = os.open(repair.path, os.O_WRONLY | _OPEN)
@@ -159,4 +166,4 @@ def _sync(path: str) -> None:
 
 ACTIONS: dict[str, Callable[[Repair], str | None]] = {
     "make": _make, "mode": _mode, "own": _own, "place": _place, "aside": _aside, "drop": _drop,
-    "cut": _cut, "due": _due, "finish": _finish}
+    "discard": _discard, "cut": _cut, "due": _due, "finish": _finish}
