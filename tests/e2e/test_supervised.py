@@ -107,8 +107,8 @@ def test_logs_have_times(supervised):
     told = run("mq-log", id, str(supervised.services)).stdout.decode().splitlines()
     events = [line.split(" ")[3] for line in told]
     assert events[0] == "connect"       # each logger has its own idea of a millisecond
-    assert sorted(events[1:]) == ["accepted", "delivered", "disconnect", "finished", "queued",
-                                  "replaced"]
+    assert sorted(events[1:]) == ["accepted", "delivered", "disconnect", "finished", "header_marked",
+                                  "queued", "replaced"]
     lines = supervised.log("xmtpd").splitlines()
     assert [line for line in lines if not re.match(stamp + "event=", line)] == []
 
