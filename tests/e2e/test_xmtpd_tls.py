@@ -272,6 +272,36 @@ def test_prdr_is_offered_and_a_common_answer_is_one(secure):
     assert said.partition("354")[2].count("250 2.0.0 ok") == 1
 
 
+def test_starttls_by_who_started_us(secure):
+    """UCSPI-TLS: the program is asked on one descriptor, and the session goes on on two others."""
+    asked, answering = socket.socketpair()
+    plain, inside = socket.socketpair(), socket.socketpair()
+    fd = str(inside[1].fileno())
+    process = subprocess.Popen(
+        [ROOT / "bin/xmtpd", "--home", secure.home.path, "--set", "twelve"], stdin=plain[1],
+        stdout=plain[1],
+        pass_fds=[answering.fileno(), inside[1].fileno()], stderr=subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "PROTO": "TCP", "TCPREMOTEIP": "192.0.2.1",
+             "SSLCTLFD": str(answering.fileno()), "SSLREADFD": fd, "SSLWRITEFD": fd})
+    for sock in (plain[1], inside[1], answering):
+        sock.close()
+    with plain[0], inside[0], asked, process:
+        for sock in (plain[0], inside[0], asked):
+            sock.settimeout(SECONDS)
+        assert plain[0].recv(1000)[:4] == b"220 "
+        plain[0].sendall(b"EHLO x.example\r\n")
+        assert b"STARTTLS" in plain[0].recv(1000)
+        plain[0].sendall(b"STARTTLS\r\n")
+        assert plain[0].recv(1000)[:4] == b"220 "
+        assert asked.recv(1) == b"Y"
+        asked.sendall(b"SSL_PROTOCOL=TLSv1.3\0SSL_CIPHER=A-CIPHER\0\0")
+        inside[0].sendall(b"EHLO x.example\r\n")
+        assert b"STARTTLS" not in inside[0].recv(1000)
+        inside[0].sendall(b"QUIT\r\n")
+        assert inside[0].recv(1000) == b"221 2.0.0 goodbye\r\n"
+        assert b"version=TLSv1.3 cipher=A-CIPHER" in process.stderr.read()
+
+
 def test_reload_opens_and_closes_and_cuts_nobody(secure):
     """And a mistake changes nothing."""
     home = secure.home

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BIN = f"{os.path.abspath(__file__).rpartition('/lib/')[0]}/bin"
 ME = "mail.example.org"
 ALIASES = {"team": "alice, bob", "oldteam": "bob, gone"}
+CERTIFICATE, KEY = "tls/cert.pem", "tls/key.pem"
 SECONDS = 30        # the longest that a message may take
 MOST_LINES = 32     # of a message that are shown
 HELLO = "Subject: hello\r\n\r\nThis came by SMTP.\r\n"
@@ -28,7 +29,7 @@ LOST = "Subject: is anybody there?\r\n\r\nThis will come back.\r\n"
 HOW_TO = """\
 mail for alice@{me} and bob@{me}, SMTP on 127.0.0.1 port {port}. Try, in another window:
 
-swaks --server 127.0.0.1:{port} --from you@example.net --to bob@{me}
+swaks --server 127.0.0.1:{port}{tls} --from you@example.net --to bob@{me}
 nc 127.0.0.1 {port}
 printf 'To: bob\\nSubject: hi\\n\\nhello\\n' | bin/mq-inject --home {home}
 bin/mq-qread --home {home}          what is in the queue
@@ -56,7 +57,8 @@ def main(home: str) -> int:
         show("all programs are ready")
         send_messages(system, home, port)
         headline("6. It is yours")
-        show(HOW_TO.format(home=home, port=port, me=ME, pid=system.pid))
+        show(HOW_TO.format(home=home, port=port, me=ME, pid=system.pid,
+                           tls=" --tls" if os.path.exists(CERTIFICATE) else ""))
         while True:
             show("\n" + system.journey(None))
     except Stop:
@@ -114,7 +116,25 @@ def make_home(home: str) -> int:
                 with open("control/aliases", "a") as file:
                     file.write(f"\n{name}: {targets}\n")
                 show(f"and in control/aliases: {name}: {targets}")
+        if not os.path.exists(CERTIFICATE) and make_certificate():
+            with open("control/tlscertificates", "w") as file:
+                file.write(f"* {CERTIFICATE} {KEY}\n")
+            show(f"and in control/tlscertificates: * {CERTIFICATE} {KEY}")
     return port
+
+
+def make_certificate() -> bool:
+    """One that nobody vouches for, so that STARTTLS is offered; False without the openssl command."""
+    os.makedirs("tls", exist_ok=True)
+    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650",
+               "-subj", f"/CN={ME}", "-addext", f"subjectAltName=DNS:{ME}"]
+    try:
+        done = subprocess.run(["openssl", "req", "-x509", *options, "-keyout", KEY, "-out", CERTIFICATE],
+                              capture_output=True, check=False)
+    except FileNotFoundError:
+        return False
+    show(f"$ openssl req -x509 {' '.join(options)} -keyout {KEY} -out {CERTIFICATE}")
+    return done.returncode == 0
 
 
 def send_messages(system: System, home: str, port: int) -> None:
