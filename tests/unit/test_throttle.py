@@ -123,6 +123,19 @@ def test_a_refused_session_counts_nowhere():
     assert one.begin("c", rules, 10, 10, 0.0) == "new sessions of the client"
 
 
+def test_a_session_that_begins_anew_is_counted_once():
+    ours = throttle()
+    first, second = [[(name, Limits(sessions=(1, 0)))] for name in ("4:1", "4:2")]
+    for _ in range(3):
+        assert ours.begin("a", first, 10, 10, 0) == ours.begin("a", second, 10, 10, 0) == ""
+    assert ours.begin("b", first, 10, 2, 0) == ""
+    assert ours.begin("a", first, 10, 10, 0) == "sessions of the client"
+    assert ours.begin("c", second, 10, 2, 0) == ""
+    for session in "abc":
+        ours.end(session)
+    assert ours.begin("d", first, 10, 1, 0) == ""
+
+
 def test_a_rate_holds_for_its_seconds_and_is_forgotten_behind_them():
     one, rules = throttle(), [("4:1", Limits(messages=Rate(3, 8)))]
     at = [0.0, 3.0, 7.9]

@@ -182,7 +182,9 @@ class Throttle:
 
     def begin(self, session: str, rules: Rules, total: int, most: int, now: float) -> str:
         """A session begins, unless a rule is against it: returns "" or why. *most* of the *total*
-        sessions there may be are allowed at the moment. A refused one is not counted."""
+        sessions there may be are allowed at the moment. A refused one is not counted. One that begins
+        anew, as another client's (XCLIENT), ends first."""
+        self.end(session)
         with self._lock:
             why = self._against(rules, total, most, now)
             if not why:
