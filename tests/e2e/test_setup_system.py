@@ -85,6 +85,18 @@ def test_the_home_itself(home):
     check(home)
 
 
+def test_set_id_bits_are_never_given_to_another_account(home):
+    program = home.path / "queue" / "bad" / "x"
+    program.write_bytes(b"#!/bin/sh\n")
+    os.chown(program, 65432, 65432)
+    program.chmod(0o6755)
+    home.run("mq-setup", "--repair")
+    found = program.stat()
+    program.unlink()
+    assert found.st_uid != 65432
+    assert not found.st_mode & 0o6022
+
+
 def test_what_is_missing_is_made(home):
     (home.path / "queue/bad").rmdir()
     check(home, "queue/bad: is no directory, or is missing: mq-setup makes it")

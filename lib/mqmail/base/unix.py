@@ -56,10 +56,13 @@ def listen(path: str, backlog: int = 1024, mode: int = 0o666, kind: int = SOCK_S
         os.unlink(temporary)
     except FileNotFoundError:
         pass
-    sock.bind(temporary)
+    before = os.umask(0o777 & ~mode)        # chmod would follow a link that others put in its place
+    try:
+        sock.bind(temporary)
+    finally:
+        os.umask(before)
     if owner is not None:
         os.chown(temporary, *owner, follow_symlinks=False)
-    os.chmod(temporary, mode)
     if kind == SOCK_STREAM:
         sock.listen(backlog)
     os.rename(temporary, path)

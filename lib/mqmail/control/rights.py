@@ -117,7 +117,7 @@ PLACES = (
     Place("run/auth/*", FILE, "mq-auth", "mq-auth", 0o600, 0o600),
     Place("run/remote", DIRECTORY, "mq-rspawn", "mq-rspawn", 0o700, 0o700, True),
     Place("run/remote/*", FILE, "mq-rspawn", "mq-rspawn", 0o600, 0o600),
-    Place("run/*", FILE, ROOT, ROOT, 0o644, 0o644, False, "locks"),
+    Place("run/*", FILE, ROOT, ROOT, 0o600, 0o600, False, "locks"),
     Place("mail", DIRECTORY, "mq-local", "mq-local", 0o751, 0o751, True),
     Place("mail/*", DIRECTORY, "mq-local", "mq-resolve", 0o710, 0o700, False, "virtual mailboxes"),
     Place("mail/*/**", "", "mq-local", "", 0, 0),

@@ -20,6 +20,7 @@ from _socket import (
 
 from mqmail.base import unix
 from mqmail.base.failure import Temporary
+from mqmail.net.owner import as_owner, owner_of
 
 BACKLOG = 1024
 _WHAT_TO_DO = {
@@ -51,9 +52,11 @@ def listen(address: str, port: int, path: str = "") -> socket:
 
 
 def _listen_unix(path: str) -> socket:
-    """Whoever may search its directory may connect."""
+    """Whoever may search its directory may connect. Made with the rights of the home's owner, whose
+    control file names the place."""
     try:
-        return unix.listen(path, BACKLOG)
+        with as_owner(owner_of(".")):
+            return unix.listen(path, BACKLOG)
     except OSError as error:
         raise Temporary(f"unix:{path}: {error.strerror}: see control/listeners") from None
 

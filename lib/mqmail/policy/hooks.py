@@ -7,6 +7,7 @@ See mq-hooks(5).
 
 from __future__ import annotations
 
+import os
 import time
 from io import BytesIO
 
@@ -142,6 +143,8 @@ def load(home: str = ".") -> dict[str, Function]:
     if fd is None:
         return {}
     with open(fd, "rb", buffering=0):
+        if os.geteuid() == 0 and os.fstat(fd).st_uid != 0:
+            raise BadFile(f"{PATH} is not root's, and root runs nobody else's programs")
         source = files.read_fd_bounded(fd, PATH, LONGEST)
     return _functions(_run(_compiled(source)))
 

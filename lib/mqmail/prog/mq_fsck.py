@@ -61,9 +61,10 @@ def main(argv: list[str]) -> int:
         lifetime = reader.load(".", ("queuelifetime",)).queuelifetime
         mends, quiet = bool(found["--repair"]), bool(found["-q"])
         alone = mends and _take_locks()
+        locks = Locks((_QUEUE, _SEND))
         if owner.uid == 0 and os.path.lexists("control/me"):
             owner = _become_sender(owner)
-        fsck = Fsck(owner, float(lifetime), mends, alone, Progress(not quiet and os.isatty(2)))
+        fsck = Fsck(owner, float(lifetime), mends, alone, locks, Progress(not quiet and os.isatty(2)))
         code = fsck.run()
     if not quiet:
         _say(fsck.summary())
@@ -110,27 +111,39 @@ def _take_locks() -> bool:
     return True
 
 
-def _is_held(path: str) -> bool:
-    """Whether a program holds this lock."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
+class Locks:
+    """Whether programs hold their locks. The files are opened while we may read them."""
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        self._fds = {path: _open_lock(path) for path in paths}
+
+    def is_held(self, path: str) -> bool:
+        """A lock that came into being meanwhile counts as held."""
+        fd = self._fds[path]
+        if fd is None:
+            return os.path.lexists(path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(fd, fcntl.LOCK_UN)
         return False
+
+
+def _open_lock(path: str) -> int | None:
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
 
 
 class Fsck:
     """The check. *alone*: mq-send does not run, and cannot start."""
 
-    def __init__(self, owner: Owner, lifetime: float, mends: bool, alone: bool,
+    def __init__(self, owner: Owner, lifetime: float, mends: bool, alone: bool, locks: Locks,
                  progress: Progress) -> None:
         self._owner = owner
+        self._locks = locks
         self._lifetime = lifetime
         self._mends = mends
         self._alone = alone
@@ -164,7 +177,8 @@ class Fsck:
 
     def _set(self, known: bool) -> None:
         """What time it is, and who runs; *known*: somebody did at the first look."""
-        running = known or _is_held(_QUEUE) or (not self._alone and _is_held(_SEND))
+        locks = self._locks
+        running = known or locks.is_held(_QUEUE) or (not self._alone and locks.is_held(_SEND))
         self._setting = Setting(time.time(), running, self._owner.uid, self._lifetime)
 
     def _pass(self) -> None:

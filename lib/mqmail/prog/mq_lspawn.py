@@ -33,7 +33,15 @@ from mqmail.mail.address import local_of
 from mqmail.net import daemon
 from mqmail.net.blocking import over_socket
 from mqmail.net.converse import converse
-from mqmail.net.owner import Owner, as_owner, become_owner, import_late, owner_of, system_accounts
+from mqmail.net.owner import (
+    Owner,
+    as_owner,
+    become_owner,
+    become_program,
+    import_late,
+    owner_of,
+    system_accounts,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +75,7 @@ def main(argv: list[str]) -> int:
         daemon.become("mq-local" if number < count else "mq-lspawn")
         if number < count:
             local.close()
-            become_owner(mail_owner())
+            become_owner(mail_owner()) if accounts is None else become_program("mq-local", accounts)
             Mailboxes(control, CONTROL, callers).serve(mailbox)
         else:
             mailbox.close()

@@ -148,4 +148,4 @@ def _log_directory(path: str, logger: str) -> None:
         os.makedirs(path)
         if logger:
             account = _account(logger)
-            os.chown(path, account.pw_uid, account.pw_gid)
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)

@@ -52,8 +52,9 @@ def main(argv: list[str]) -> int:
     with as_owner(owner):
         held = lock.hold("run/mq-start.lock", "mq-start")
     mains = _import_all()
-    listeners = [listen(one.address, one.port, one.path)
-                 for one in reader.load(".", ["listeners"]).listeners]
+    with as_owner(owner):               # what the owner may not read is not for root to read here
+        lines = reader.load(".", ["listeners"]).listeners
+    listeners = [listen(one.address, one.port, one.path) for one in lines]
     unwanted = [held] if ready_fd is None else [held, ready_fd]
     os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
 

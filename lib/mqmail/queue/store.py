@@ -280,9 +280,12 @@ def take_over(id: str, state: str, due: float) -> None:
 
 
 def is_taken_over(id: str) -> bool:
-    """Whether ``wait`` has a copy of a record in ``new``. It counts, and the other is removed."""
-    if not os.path.lexists(_path("wait", id)):
+    """Whether ``wait`` has a copy of a record in ``new``. It counts, and the other is removed, once the
+    copy is sure to stay."""
+    path = _path("wait", id)
+    if not os.path.lexists(path):
         return False
+    sync_directory(os.path.dirname(path))
     _discard(_path("new", id))
     return True
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 DEEPEST = 30
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {stat.S_IFDIR: DIRECTORY, stat.S_IFREG: FILE, stat.S_IFSOCK: SOCKET}
-_OTHERS_WRITE = 0o022
+_KEPT = 0o755               # of a mode that the table leaves to whoever made the file
+_SET_ID = 0o6000
 
 
 @value
@@ -46,8 +47,10 @@ class Mend:
         self._seen: set[str] = set()
         self._owner = os.stat(".").st_uid
         self._mail_owner = self._owner
-        if os.path.isdir("mail") and not os.path.islink("mail"):
-            self._mail_owner = os.stat("mail").st_uid or self._owner
+        try:
+            self._mail_owner = _owner_of_directory("mail") or self._owner
+        except OSError:
+            pass                        # there is none, or it is a link
 
     def run(self) -> Iterator[str]:
         """Look at everything."""
@@ -161,11 +164,11 @@ class Mend:
             return Wanted((found.st_uid,), -1, mode if harmless else mode & ~0o002)
         if self._accounts is not None:
             gid = self._accounts.of(group).gid if group else -1
-            return Wanted((self._accounts.of(owner).uid,), gid, system_mode or mode & ~_OTHERS_WRITE)
-        uid = self._mail_owner if path.partition("/")[0] == "mail" else self._owner
-        uids = (uid, 0) if path.partition("/")[0] == "control" else (uid,)
+            return Wanted((self._accounts.of(owner).uid,), gid, system_mode or mode & _KEPT)
+        also = {"mail": (self._mail_owner,), "control": (0,)}.get(path.partition("/")[0], ())
+        uids = (self._owner, *also)
         if not own_mode:
-            return Wanted(uids, -1, mode & ~_OTHERS_WRITE)
+            return Wanted(uids, -1, mode & _KEPT)
         return Wanted(uids, -1, mode & own_mode | own_mode & 0o700)
 
     def _mend(self, path: str, fd: int, found: os.stat_result, wanted: Wanted) -> str:
@@ -176,12 +179,22 @@ class Mend:
         this = f"/proc/self/fd/{fd}"
         uid = found.st_uid if found.st_uid in wanted.uids else wanted.uids[0]
         try:
+            if found.st_mode & _SET_ID and (uid, wanted.gid) != (found.st_uid, -1):
+                os.chmod(this, stat.S_IMODE(found.st_mode) & _KEPT)  # not somebody else's for a moment
             if (uid, wanted.gid) != (found.st_uid, -1):
                 os.chown(this, uid, wanted.gid)
             os.chmod(this, wanted.mode)         # after chown, which takes set-group-id away
         except OSError as error:
             return self._problem(path, f"{text} (not mended: {error.strerror})")
         return f"{path or '.'}: mended: {text}"
+
+
+def _owner_of_directory(path: str) -> int:
+    fd = os.open(path, _LOOK | os.O_DIRECTORY)
+    try:
+        return os.fstat(fd).st_uid
+    finally:
+        os.close(fd)
 
 
 def _place(path: str, kind: str) -> tuple[str, str, int, int] | None:

@@ -44,6 +44,8 @@ def check_owner(account: Account) -> None:
 def enter(home: str, owner: str, system: bool) -> Iterator[str]:
     """Make the home, go there, and be its owner from here on: *owner*, or with *system* root, whom an
     existing home belongs to, or whoever is the default. Raises Permanent and Usage."""
+    if os.path.islink(home.rstrip("/")):
+        raise Permanent(f"{home} is a symbolic link: name the directory itself")
     is_new = not os.path.isdir(home)
     if is_new:
         os.makedirs(home, 0o755)

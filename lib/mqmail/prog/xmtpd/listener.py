@@ -10,7 +10,7 @@ from mqmail.base.failure import Failure, Usage
 from mqmail.control.hosts import parse_listener, split_port
 from mqmail.control.listeners import Listener
 from mqmail.net import daemon
-from mqmail.net.owner import give_up_root, import_late
+from mqmail.net.owner import as_owner, give_up_root, import_late, owner_of
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines, connect_unix
 from mqmail.policy import hooks, known
@@ -62,7 +62,8 @@ class Parent:
         self._follows = "" in options.listen        # control/listeners says where to listen
         self._other = Listener(role=options.role or "mx", options=options.set)
         self._explicit: dict[str, Listener] = {}
-        self.settings = self._load(None)
+        with as_owner(owner_of(".")):       # keys too: it has to read them when we are told to reload
+            self.settings = self._load(None)
         self.processes: int = self.settings.control.processesincoming
         self.together = inflow.Together(self.processes, self.settings.control.concurrencyincoming)
         self.sockets = Sockets(self.processes)
