@@ -36,8 +36,7 @@ class Client:
         self.settings = settings
         self.listener = listener
         self.facts = Facts(session, listener.role, listener.place)
-        self.facts.options = listener.options
-        self._session_set = self._message_set = listener.options
+        self._settled = False                       # it is who it is: XCLIENT is not listened to
         self._auth_known = auth
         self._via = ""                              # the XVIA parameter
         self.logs = True                            # whether the usual is logged
@@ -47,9 +46,15 @@ class Client:
         self.meet(peer)
 
     def meet(self, peer: Peer) -> None:
-        """The client is *peer*: now, or as a proxy says."""
+        """The client is *peer*: now, or as a proxy or filter says. What was known of another is
+        forgotten; TLS version and cipher are those of the connection all the same."""
         self.peer = peer
         facts = self.facts
+        facts.options = self._session_set = self._message_set = self.listener.options
+        facts.login = facts.mechanism = facts.certificate = facts.verb = facts.helo = ""
+        facts.binding = b""
+        facts.early = facts.hasty = False
+        facts.marks.clear()
         facts.ip, facts.port, facts.host, facts.uid = peer.ip, peer.port, peer.host, peer.uid
         facts.relay = peer.relay
         facts.said.clear()
@@ -102,8 +107,16 @@ class Client:
 
     @property
     def may_be_another(self) -> bool:
-        """Whether it is one of those who may say who the client is (not whoever they say)."""
-        return self.listener.xclient.contains(self.facts.proxy or self.facts.ip)
+        """Whether it is one of those who may say, once and first of all, who the client is. Behind a
+        proxy the proxy's word counts: not all who come through it are filters."""
+        return not (self._settled or self.facts.login) and self.listener.xclient.contains(self.facts.ip)
+
+    def settle_who(self) -> None:
+        """Nobody may say from now on that the client is another."""
+        if not self._settled:
+            self._settled = True
+            if "XCLIENT" in self.server.words:
+                self.offer()
 
     @property
     def may_relay(self) -> bool:

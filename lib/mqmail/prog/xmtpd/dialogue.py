@@ -165,6 +165,7 @@ class Dialogue(Message):
     def _mail(self, event: events.Mail) -> Awaitable[None] | None:
         self.forget_message()
         self._since = time.monotonic()
+        self.settle_who()
         answer = self._wants_first()
         if answer is not None:
             self.server.answer(event, answer)
@@ -234,11 +235,12 @@ class Dialogue(Message):
         if (ip and not (is_ipv4(ip) or is_ipv6(ip))) or (port and not _is_port(port)):
             return self.server.answer(event, _BAD_XCLIENT)
         facts = self.facts
-        proxy = facts.proxy or facts.ip
+        proxy, helo = facts.proxy or facts.ip, facts.helo
         host = found.get("name", "" if "addr" in found else facts.host)
+        self._settled = True
         self.meet(Peer(ip=ip, host=host, port=int(port or 0)))
         facts.proxy, facts.login = proxy, found.get("login", "")
-        facts.helo = found.get("helo", facts.helo)
+        facts.helo = found.get("helo", helo)
         self.offer()
         self.forget_message()
         self.log("xclient", ip=ip, host=host, proxy=proxy, login=facts.login)
