@@ -191,8 +191,7 @@ def test_out_of(homes, program, kind):
     assert near.log("event=bug") + far.log("event=bug") == []
 
 
-@pytest.mark.parametrize(("program", "kind", "said"), [
-    ("mq-queue", "DATA", "event=no_memory"), ("xmtpd", "NOFILE", "event=accept_failed")])
+@pytest.mark.parametrize(("program", "kind", "said"), [("xmtpd", "NOFILE", "event=accept_failed")])
 def test_it_says_so(homes, program, kind, said):
     near, _ = homes
     with Tight(near, program, kind):

@@ -31,8 +31,8 @@ class Rig:
 
     def __init__(self, **control):
         self.home = Home()
-        self.home.control(timeoutremote=f"{PATIENCE}\n", timeoutconnect=f"{PATIENCE}\n",
-                          helohost="we.example\n", **control)
+        self.home.control(**{"timeoutremote": f"{PATIENCE}\n", "timeoutconnect": f"{PATIENCE}\n",
+                             "helohost": "we.example\n", **control})
         self.log = open(self.home.path / "log", "w")  # noqa: SIM115  closed in stop()
         ready, announce = os.pipe()
         self.process = subprocess.Popen(
@@ -110,6 +110,14 @@ class Call:
 @pytest.fixture(scope="module")
 def rig():
     made = Rig()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def patient():
+    """For hosts that a test holds up: how long that takes must not matter."""
+    made = Rig(timeoutremote="60\n", timeoutconnect="60\n")
     yield made
     made.stop()
 
@@ -437,13 +445,13 @@ def test_a_name_is_looked_up_and_every_address_tried(rig):
     assert (code, facts["host"]) == (250, f"localhost[127.0.0.1]:{server.port}")
 
 
-def test_no_more_transactions_at_a_time_than_xconn_says(rig):
+def test_no_more_transactions_at_a_time_than_xconn_says(patient):
     go = threading.Event()
     held = {"CONNECT": lambda _line: go.wait(SECONDS) and b"220 ok\r\n"}
     with BadServer(held) as a, BadServer(held) as b, BadServer(held) as c:
         servers = (a, b, c)
-        rig.route(*[f"{n}.example:127.0.0.1:{server.port}" for n, server in enumerate(servers)])
-        call = Call(rig, [f"u@{n}.example" for n in range(3)], xconn=2).start()
+        patient.route(*[f"{n}.example:127.0.0.1:{server.port}" for n, server in enumerate(servers)])
+        call = Call(patient, [f"u@{n}.example" for n in range(3)], xconn=2).start()
         wait_until(lambda: sum(len(s.sessions) for s in servers) == 2, "two connections")
         with pytest.raises(AssertionError):
             wait_until(lambda: sum(len(s.sessions) for s in servers) > 2, "a third", seconds=0.3)
@@ -452,12 +460,12 @@ def test_no_more_transactions_at_a_time_than_xconn_says(rig):
         assert [code for code, _, _ in call.verdicts()] == [250] * 3
 
 
-def test_verdicts_come_as_they_are_known(rig):
+def test_verdicts_come_as_they_are_known(patient):
     go = threading.Event()
     held = {"BODY": lambda _line: go.wait(SECONDS) and b"250 slow\r\n"}
     with BadServer(held) as slow, BadServer() as quick:
-        rig.route(f"slow.example:127.0.0.1:{slow.port}", f"quick.example:127.0.0.1:{quick.port}")
-        call = Call(rig, ["u@slow.example", "u@quick.example"], xconn=2).start()
+        patient.route(f"slow.example:127.0.0.1:{slow.port}", f"quick.example:127.0.0.1:{quick.port}")
+        call = Call(patient, ["u@slow.example", "u@quick.example"], xconn=2).start()
         wait_until(lambda: call.transaction.verdicts[1], "the quick one's verdict")
         assert call.transaction.verdicts[0] is None
         go.set()
@@ -489,7 +497,7 @@ def test_a_session_that_ended_meanwhile_costs_nothing(rig, parting):
         assert len(server.bodies) == len(server.sessions) == 2
 
 
-def test_a_host_that_limits_sessions_gets_all_mail_over_those(rig):
+def test_a_host_that_limits_sessions_gets_all_mail_over_those(patient):
     go = threading.Event()
 
     def greet(_line):
@@ -497,11 +505,11 @@ def test_a_host_that_limits_sessions_gets_all_mail_over_those(rig):
         return b"220 x ESMTP\r\n" if few else (b"421 4.7.0 too many connections from you\r\n", CLOSE)
 
     with BadServer({"CONNECT": greet, "BODY": lambda _: go.wait(SECONDS) and b"250 ok\r\n"}) as server:
-        rig.route(f"x.example:127.0.0.1:{server.port}")
+        patient.route(f"x.example:127.0.0.1:{server.port}")
         go.set()
-        assert rig.send("u@x.example")[0][0] == 250             # it has been reached before
+        assert patient.send("u@x.example")[0][0] == 250             # it has been reached before
         go.clear()
-        calls = [Call(rig, ["u@x.example"]).start() for _ in range(8)]
+        calls = [Call(patient, ["u@x.example"]).start() for _ in range(8)]
         server.wait_for(lambda: len(server.sessions) > 2)       # one too many was tried
         go.set()
         for call in calls:
@@ -522,25 +530,25 @@ def test_a_host_that_dies_behind_a_session_is_known_to_be_down(rig):
         assert len(server.sessions) == 2
 
 
-def test_hup_reaches_sessions_that_are_in_use(rig):
+def test_hup_reaches_sessions_that_are_in_use(patient):
     go = threading.Event()
     with BadServer({"BODY": lambda _line: go.wait(SECONDS) and b"250 ok\r\n"}) as server:
-        rig.route(f"x.example:127.0.0.1:{server.port}")
-        call = Call(rig, ["u@x.example"]).start()
+        patient.route(f"x.example:127.0.0.1:{server.port}")
+        call = Call(patient, ["u@x.example"]).start()
         server.wait_for(lambda: server.bodies)
-        before = len(rig.events("reloaded"))
-        rig.home.control(helohost="new.example\n")
-        rig.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: len(rig.events("reloaded")) == before + 3, "planner and workers reloaded")
+        before = len(patient.events("reloaded"))
+        patient.home.control(helohost="new.example\n")
+        patient.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(patient.events("reloaded")) == before + 3, "planner and workers reloaded")
         go.set()
         call.thread.join(SECONDS)
-        assert [rig.send("u@x.example")[0][0], call.verdicts()[0][0]] == [250, 250]
+        assert [patient.send("u@x.example")[0][0], call.verdicts()[0][0]] == [250, 250]
         assert server.heard("EHLO") == ["EHLO we.example", "EHLO new.example"]
-    rig.home.control(helohost="we.example\n")
+    patient.home.control(helohost="we.example\n")
 
 
 def test_all_transactions_of_a_caller_that_has_gone_end():
-    rig, go = Rig(), threading.Event()
+    rig, go = Rig(timeoutremote="60\n"), threading.Event()
     held = {"RCPT": lambda _line: go.wait(SECONDS) and b"250 ok\r\n"}
     with BadServer(held) as one, BadServer(held) as two, BadServer(held) as three:
         servers = one, two, three
@@ -559,11 +567,11 @@ def test_all_transactions_of_a_caller_that_has_gone_end():
     rig.stop()
 
 
-def test_a_caller_that_has_gone_gets_no_message_sent(rig):
+def test_a_caller_that_has_gone_gets_no_message_sent(patient):
     go = threading.Event()
     with BadServer({"RCPT": lambda _line: go.wait(SECONDS) and b"250 ok\r\n"}) as server:
-        rig.route(f"x.example:127.0.0.1:{server.port}")
-        call = Call(rig, ["u@x.example"]).start()
+        patient.route(f"x.example:127.0.0.1:{server.port}")
+        call = Call(patient, ["u@x.example"]).start()
         server.wait_for(lambda: server.heard("RCPT"))
         call.session.stream.sock.shutdown(socket.SHUT_RDWR)
         call.thread.join(SECONDS)
@@ -600,7 +608,7 @@ def test_a_message_comes_by_xfd_only(rig):
 
 
 def test_term_lets_a_transaction_end():
-    rig, go = Rig(), threading.Event()
+    rig, go = Rig(timeoutremote="60\n"), threading.Event()
     with BadServer({"BODY": lambda _line: go.wait(SECONDS) and b"250 ok\r\n"}) as server:
         rig.route(f"x.example:127.0.0.1:{server.port}")
         call = Call(rig, ["u@x.example"]).start()

@@ -207,7 +207,8 @@ def test_a_copy_that_waits_counts_and_not_what_a_crash_left_in_new():
         home.control(smtproutes=f"{AWAY}:127.0.0.1:{free_port()}\n")
         home.start()
         inject(home, f"alice@{ME}", f"bob@{AWAY}")
-        path = wait_until(lambda: next(home.path.glob("queue/wait/*/*"), None), "a record waits")
+        path = wait_until(lambda: next(home.path.glob("queue/wait/*/" + "[0-9a-v]" * 16), None),
+                          "a record waits")
         assert home.stop() == 0
         record = path.read_bytes()
         old = home.path / "queue/new" / path.parent.name / path.name
