@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 
 import pytest
 
+from support.certificates import make_authority
 from support.daemons import Client, make_home, records, start, start_listener
-from support.home import ME, wait_until
+from support.home import ME, SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
 ALICE = f"alice@{ME}"
@@ -21,8 +23,8 @@ class System:
         self.home = make_home(path, **control)
         self.daemons = [start("mq-queue", self.home), start("mq-resolve", self.home)]
 
-    def listen(self):
-        self.listener = start_listener(self.home)
+    def listen(self, *arguments):
+        self.listener = start_listener(self.home, *arguments)
         self.daemons.append(self.listener)
         return self
 
@@ -91,6 +93,32 @@ def test_a_process_that_is_killed_gives_its_sessions_back(system):
     wait_for_both(system, "event=worker_died")
     wait_until(lambda: greets(system), "a session")
     close(clients)
+
+
+def test_a_share_is_of_the_processes_there_are(system):
+    """Their number stays when control files are read again."""
+    system.control("concurrencyincoming", "8\n").control("processesincoming", "1\n").listen()
+    system.control("processesincoming", "8\n")
+    os.kill(system.listener.pid, signal.SIGHUP)
+    system.listener.wait_for("event=reloaded")
+    wait_until(lambda: greets(system), "a client")
+    clients, said = system.greetings(8)
+    assert [line[:3] for line in said] == ["220"] * 8
+    close(clients)
+
+
+def test_who_is_too_many_gets_no_handshake(system):
+    authority = make_authority(system.home / "control")
+    pair = authority.certificate([ME], system.home / "control")
+    owner = os.stat(system.home)
+    for path in (system.home / "control").iterdir():
+        os.chown(path, owner.st_uid, owner.st_gid)
+    system.control("tlscertificates", f"* {pair[0]} {pair[1]}\n").control("processesincoming", "1\n")
+    system.control("concurrencyincoming", "3\n").listen("--role", "submissions")
+    stalled = [socket.create_connection(("127.0.0.1", system.listener.port), SECONDS) for _ in range(4)]
+    assert stalled[3].recv(1) == b""
+    assert system.listener.wait_for("event=disconnect", "why=busy")
+    close(stalled)
 
 
 def test_who_is_free_is_not_counted(system):

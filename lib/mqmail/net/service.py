@@ -63,7 +63,7 @@ class Service:
         self._deadlines = deadlines
         self._listener = listener
         self._make = make
-        self._most = most
+        self.most = most
         self.timeout = timeout
         self._batch = batch
         self._talk = talk
@@ -104,7 +104,7 @@ class Service:
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def _begin(self, stream: Stream) -> None:
-        if len(self._open) >= self._most:
+        if len(self._open) >= self.most:
             stream.write(_BUSY.encode())
             return stream.close()
         try:

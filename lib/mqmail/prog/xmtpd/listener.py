@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MORE = ("processesincoming", "listeners", *inflow.CONTROL)
 GRACE = 15.0            # seconds for messages on their way when we are stopped
 _TIDY = 15.0            # seconds between looks at idle sessions to mq-queue
+_DOORMEN = 32           # sessions above our share that hear 421
 _BUSY = reply(421, "4.3.2", "too many sessions, come back later")
 
 
@@ -182,10 +183,10 @@ class Worker:
         for place in self._lines:
             if place in sockets and place not in self._services:
                 self._services[place] = Service(
-                    self._loop, self._deadlines, sockets[place][1], self._maker(place), most=1 << 30,
-                    talk=Session)
+                    self._loop, self._deadlines, sockets[place][1], self._maker(place), talk=Session)
         for service in self._services.values():
             service.timeout = self._settings.control.timeoutsmtpd
+            service.most = self._most() + _DOORMEN
 
     def _maker(self, place: str) -> Make:
         def make(stream: Stream) -> tuple[Server, Dialogue, Callable[[str], None]]:
@@ -208,10 +209,9 @@ class Worker:
         return handler.server, handler, end
 
     def _most(self) -> int:
-        """Our share of concurrencyincoming."""
-        processes: int = self._settings.control.processesincoming
+        """Our share of concurrencyincoming: of as many processes as there are."""
         sessions: int = self._settings.control.concurrencyincoming
-        return -(-sessions // processes)
+        return -(-sessions // self._parent.processes)
 
     def _tidy(self) -> None:
         self._pool.tidy()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mqmail.xmtp.server import Server
 
 PROXY_TIMEOUT = 10.0        # seconds for all of what the proxy says
-HANDSHAKE_TIMEOUT = 60.0    # for all of it
+HANDSHAKE_TIMEOUT = 15.0    # for all of it
 
 
 class Session(Conversation):
@@ -37,6 +37,8 @@ class Session(Conversation):
             return "closed"
         dialogue.tell_of_client()
         if dialogue.options.tls == "implicit":
+            if self._server.closed:
+                return self._hang_up()
             why = await self._shake_hands()
             if why:
                 return why
@@ -65,6 +67,11 @@ class Session(Conversation):
         return ""
 
     # --- before the greeting ---
+
+    def _hang_up(self) -> str:
+        """Too many are here already: a handshake costs more than 421 is worth."""
+        self._server.take_output()
+        return "busy"
 
     async def _meet_client(self) -> bool:
         """Whether the proxy says who the client is."""
