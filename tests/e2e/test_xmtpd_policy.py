@@ -145,6 +145,16 @@ def test_rates_of_sessions_messages_and_recipients(system):
         assert client.greeting == "421 4.7.0 too many new sessions of the client, come back later"
 
 
+def test_no_rule_lifts_a_limit(system):
+    system.control("throttles", "* messages=1/1h\n").control("access", "To:postmaster@ OK\n")
+    system.listen()
+    with system.connect() as client:
+        assert client.begin("a@x.example", f"postmaster@{ME}")[0][:3] == "250"
+        client.say("RSET")
+        assert client.begin("a@x.example", f"postmaster@{ME}") == [
+            "451 4.7.0 too many messages of the client, try again later"]
+
+
 def test_a_queue_that_is_behind_lets_nobody_in(system):
     system.control("throttles", "* rate=1000/1s\n").control("pressure", "full 1000\n").listen()
     with system.connect() as client:

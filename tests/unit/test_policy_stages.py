@@ -6,7 +6,7 @@ from mqmail.base.waiter import Waiter, run
 from mqmail.policy import known
 from mqmail.policy.facts import Facts
 from mqmail.policy.stages import Check, Stages, fields_of, for_recipient, may_relay
-from mqmail.policy.verdict import DEFER, DISCARD, NEXT, NO_OPINION, OK, REJECT, RELAY, Verdict
+from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, NEXT, NO_OPINION, OK, REJECT, RELAY, Verdict
 from mqmail.xmtp.reply import reply
 
 LATER = reply(451, "4.7.1", "later")
@@ -43,7 +43,7 @@ def ask(checks, stage="mail", facts=None, **more):
     return run(stages(*checks, **more).run(stage, facts or Facts("s")))
 
 
-@pytest.mark.parametrize("action", [OK, RELAY, REJECT, DISCARD])
+@pytest.mark.parametrize("action", [OK, RELAY, REJECT, LIMIT, DISCARD])
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_final_verdict_ends_the_stage(action, waits):
     behind = Says(Verdict(OK))
@@ -135,3 +135,18 @@ def test_a_new_message_forgets_the_old_ones_verdicts():
 
 def test_the_known_checks_have_names_once_a_stage():
     assert all(name and callable(factory) for name, factory in known.FACTORIES)
+
+
+@pytest.mark.parametrize(("said", "gets"), [
+    (OK, LIMIT), (RELAY, LIMIT), (DISCARD, LIMIT), (NEXT, LIMIT), (REJECT, REJECT)])
+@pytest.mark.parametrize("stage", ["connect", "mail"])
+def test_nobody_lifts_a_limit(stage, said, gets):
+    facts = Facts("s")
+    facts.said[stage] = Verdict(LIMIT, LATER)
+    assert for_recipient(facts, Verdict(said)).action == gets
+
+
+def test_who_is_refused_is_not_told_of_limits():
+    facts = Facts("s")
+    facts.said.update(connect=Verdict(REJECT, NEVER), mail=Verdict(LIMIT, LATER))
+    assert for_recipient(facts, NO_OPINION).action == REJECT

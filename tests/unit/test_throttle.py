@@ -22,7 +22,7 @@ from mqmail.policy.inflow import (
 )
 from mqmail.policy.pressure import CALM, FEWER, REFUSE, SLOW, Floor, Pressure
 from mqmail.policy.throttle import GROUP, Happenings, Sessions, Throttle
-from mqmail.policy.verdict import DEFER, NO_OPINION
+from mqmail.policy.verdict import LIMIT, NO_OPINION
 
 SEED = bytes(16)
 
@@ -337,10 +337,10 @@ def test_a_session_too_many_hears_421():
     check = NewSession(Control("* sessions=1\n"), service)
     assert check.look(facts("a")) == NO_OPINION
     said = check.look(facts("b"))
-    assert (said.action, said.reply.code, said.reply.status) == (DEFER, 421, "4.7.0")
+    assert (said.action, said.reply.code, said.reply.status) == (LIMIT, 421, "4.7.0")
     assert said.reply.text == "too many sessions of the client, come back later"
     service.end("b")
-    assert check.look(facts("b")).action == DEFER
+    assert check.look(facts("b")).action == LIMIT
     service.end("a")
     assert check.look(facts("b")) == NO_OPINION
 
@@ -348,7 +348,7 @@ def test_a_session_too_many_hears_421():
 def test_who_is_free_is_bound_by_the_number_of_all_alone():
     service, _ = inflow()
     check = NewSession(Control("* sessions=1\n192.0.2.1 free\n", total=3), service)
-    assert [check.look(facts(name)).action for name in "abcd"] == ["next"] * 3 + [DEFER]
+    assert [check.look(facts(name)).action for name in "abcd"] == ["next"] * 3 + [LIMIT]
 
 
 @pytest.mark.parametrize(("kind", "word"), [(NewMessage, "messages"), (NewRecipient, "recipients")])
@@ -356,7 +356,7 @@ def test_a_message_or_recipient_too_many_hears_451(kind, word):
     check = kind(Control(f"* {word}=2/1h\n"), inflow()[0])
     assert [check.look(facts("a")) for _ in range(2)] == [NO_OPINION] * 2
     said = check.look(facts("a"))
-    assert (said.action, said.reply.code, said.reply.status) == (DEFER, 451, "4.7.0")
+    assert (said.action, said.reply.code, said.reply.status) == (LIMIT, 451, "4.7.0")
     assert said.reply.text == f"too many {word} of the client, try again later"
     assert check.look(facts("a", ip="192.0.2.2")) == NO_OPINION
 
@@ -371,7 +371,7 @@ def test_under_pressure_answers_wait_then_sessions_are_fewer_then_none():
     feel(pressure, 625)
     assert (asked(session, "a"), asked(mail, "a"), paused) == (NO_OPINION, NO_OPINION, [2.75] * 2)
     feel(pressure, 875)
-    assert [new.look(facts(f"{n}")).action for n in range(6)] == ["next"] * 5 + [DEFER]
+    assert [new.look(facts(f"{n}")).action for n in range(6)] == ["next"] * 5 + [LIMIT]
     assert new.look(facts("free", ip="192.0.2.9")) == NO_OPINION
     feel(pressure, 1000)
     assert (asked(session, "a").reply.code, asked(mail, "a").reply.code) == (421, 451)

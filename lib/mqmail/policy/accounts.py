@@ -4,7 +4,7 @@ for before it is taken. Who keeps the count is in a process that all share."""
 from __future__ import annotations
 
 from mqmail.policy.stages import Check
-from mqmail.policy.verdict import DEFER, NO_OPINION, REJECT, Verdict
+from mqmail.policy.verdict import LIMIT, NO_OPINION, REJECT, Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,4 +38,4 @@ class Accounts(Check):
         said = await self._book.ask(facts, **{self._kind: 1})
         if said is None:
             return NO_OPINION
-        return Verdict(DEFER if said.code < 500 else REJECT, said, why="account limit")
+        return Verdict(LIMIT if said.code < 500 else REJECT, said, why="account limit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mqmail.policy.pressure import REFUSE
 from mqmail.policy.stages import Check
-from mqmail.policy.verdict import DEFER, NO_OPINION, Verdict
+from mqmail.policy.verdict import LIMIT, NO_OPINION, Verdict
 from mqmail.xmtp.reply import reply
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ class NewSession(_Inflow):
                                           max(1, int(self._total * share)), self._inflow.clock())
         if not why:
             return NO_OPINION
-        return Verdict(DEFER, reply(421, "4.7.0", f"too many {why}, come back later"), why=why)
+        return Verdict(LIMIT, reply(421, "4.7.0", f"too many {why}, come back later"), why=why)
 
 
 class _Counted(_Inflow):
@@ -76,7 +76,7 @@ class _Counted(_Inflow):
         why = self._inflow.throttle.one_more(self.kind, rules, self._inflow.clock())
         if not why:
             return NO_OPINION
-        return Verdict(DEFER, reply(451, "4.7.0", f"too many {why}, try again later"), why=why)
+        return Verdict(LIMIT, reply(451, "4.7.0", f"too many {why}, try again later"), why=why)
 
 
 class NewMessage(_Counted):
@@ -104,7 +104,7 @@ class PressedSession(_Inflow):
         if not pressure.stage or self._throttles.of(facts.ip) is None:
             return NO_OPINION
         if pressure.stage == REFUSE:
-            return Verdict(DEFER, busy, why="the queue is behind")
+            return Verdict(LIMIT, busy, why="the queue is behind")
         return self._wait(pressure.pause)
 
     async def _wait(self, seconds: float) -> Verdict:
@@ -120,7 +120,7 @@ class PressedMessage(PressedSession):
     def look(self, facts: Facts) -> Verdict | Awaitable[Verdict]:
         """451, 452 or, after a while, no opinion."""
         if self._inflow.pressure.low:
-            return Verdict(DEFER, _NO_SPACE, why="not enough disk space")
+            return Verdict(LIMIT, _NO_SPACE, why="not enough disk space")
         return self._answer(facts, _LATER)
 
 

@@ -1,16 +1,17 @@
 """Running the checks of a stage, and what their verdicts mean for a recipient. Pure.
 
 A check looks at the facts of a session and says a Verdict. The checks of a stage are asked in order:
-OK, RELAY, REJECT and DISCARD end the stage; DEFER is remembered, and counts if none behind it says OK
-or RELAY (a trouble of one check must not refuse what another allows).
+OK, RELAY, REJECT, LIMIT and DISCARD end the stage; DEFER is remembered, and counts if none behind it
+says OK or RELAY (a trouble of one check must not refuse what another allows).
 
 What connect, helo and mail say against a client is told at RCPT, recipient by recipient: whoever RCPT's
-own checks take (OK, RELAY) gets mail from everybody.
+own checks take (OK, RELAY) gets mail from everybody, but no more of it than the limits allow (LIMIT): a limit that is
+reached is told as DEFER is, and nobody lifts it.
 """
 
 from __future__ import annotations
 
-from mqmail.policy.verdict import DEFER, DISCARD, NEXT, NO_OPINION, OK, REJECT, RELAY, Verdict
+from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, NEXT, NO_OPINION, OK, REJECT, RELAY, Verdict
 from mqmail.xmtp.reply import reply
 
 TYPE_CHECKING = False
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mqmail.xmtp.reply import Reply
 
 KEPT = ("connect", "helo", "mail")      # stages whose verdicts wait for RCPT
-_FINAL = (OK, RELAY, REJECT, DISCARD)
+_FINAL = (OK, RELAY, REJECT, LIMIT, DISCARD)
 _TROUBLE = reply(451, "4.3.0", "internal trouble, try again later")
 
 
@@ -100,12 +101,14 @@ def _note(stage: str, facts: Facts, said: Verdict, fields: tuple[str, ...],
 
 
 def for_recipient(facts: Facts, said: Verdict) -> Verdict:
-    """What holds for a recipient of whom RCPT's checks say *said*: theirs, if it is final; else what was
-    kept against the client: the first REJECT, else DISCARD, else DEFER."""
-    if said.action in _FINAL:
-        return said
+    """What holds for a recipient of whom RCPT's checks say *said*: theirs, if it is final and no LIMIT
+    is kept; else what was kept against the client: the first REJECT, else LIMIT, DISCARD, DEFER."""
     kept = [facts.said[stage] for stage in KEPT if stage in facts.said]
-    for action in (REJECT, DISCARD, DEFER):
+    if said.action in (REJECT, LIMIT):
+        return said
+    if said.action in _FINAL:
+        return next((one for one in kept if one.action == LIMIT), said)
+    for action in (REJECT, LIMIT, DISCARD, DEFER):
         for one in (*kept, said):
             if one.action == action:
                 return one

@@ -12,13 +12,14 @@ OK = "ok"               # taken, whatever the rules behind this one say
 RELAY = "relay"         # taken, and may go anywhere
 REJECT = "reject"       # refused for good
 DEFER = "defer"         # refused for now, unless a later rule takes it
+LIMIT = "limit"         # refused for now, whatever the rules behind this one say
 DISCARD = "discard"     # taken and thrown away
 NEXT = "next"           # no opinion
 
 
 @value
 class Verdict:
-    """*reply*: what the client hears, of REJECT and DEFER. *check*, *why*: who says so, for the log.
+    """*reply*: what the client hears, of REJECT, DEFER and LIMIT. *check*, *why*: who says so, for the log.
     *options*: the name of an option set that is in force from now on, or "". *fields*: header fields to
     be added. *recipients* (at the stage header): those who are refused though the message is taken for
     others, and the reply; who are told so by LMTP and PRDR only, and get the message otherwise."""

@@ -9,7 +9,7 @@ from mqmail.base import xtext
 from mqmail.mail.headerscan import is_field
 from mqmail.policy.header import submission_header
 from mqmail.policy.stages import fields_of
-from mqmail.policy.verdict import DEFER, DISCARD, REJECT, Verdict
+from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, REJECT, Verdict
 from mqmail.prog.xmtpd.client import reply_of, shown
 from mqmail.prog.xmtpd.recipients import Recipients, passed_on
 from mqmail.xmtp import events
@@ -124,7 +124,7 @@ class Message(Recipients):
             self._away = True
         if self.server.each_is_told:
             self._refused.update(said.recipients)
-        return reply_of(said) if said.action in (REJECT, DEFER) else None
+        return reply_of(said) if said.action in (REJECT, DEFER, LIMIT) else None
 
     # --- mq-queue ---
 

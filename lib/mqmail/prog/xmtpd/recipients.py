@@ -5,7 +5,7 @@ from __future__ import annotations
 from mqmail.base import log
 from mqmail.mail.address import BadAddress, parse_address
 from mqmail.policy.stages import for_recipient, may_relay
-from mqmail.policy.verdict import DEFER, DISCARD, NO_OPINION, REJECT, Verdict
+from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, NO_OPINION, REJECT, Verdict
 from mqmail.prog.xmtpd.client import Client, reply_of, shown
 from mqmail.xmtp import events
 from mqmail.xmtp.client import ASK, Transaction
@@ -66,7 +66,7 @@ class Recipients(Client):
         answers: list[Reply | None] = []
         groups: dict[bool, list[int]] = {}
         for number, said in enumerate(judged):
-            answers.append(reply_of(said) if said.action in (REJECT, DEFER) else None)
+            answers.append(reply_of(said) if said.action in (REJECT, DEFER, LIMIT) else None)
             if answers[-1] is None and said.action != DISCARD:
                 relay = self.may_relay or may_relay(self.facts, said)
                 groups.setdefault(relay, []).append(number)
