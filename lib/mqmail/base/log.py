@@ -22,6 +22,7 @@ LONGEST = 4000
 _WHOLE = 4096           # PIPE_BUF: bytes that one write(2) puts into a pipe without mixing
 _prog = "mqmail"
 _held: list[bytes] = []
+_quiet: frozenset[str] = frozenset()
 _later: Callable[[Callable[[], None]], object] | None = None
 
 
@@ -31,6 +32,12 @@ def set_program(name: str) -> None:
     _prog = name
 
 
+def set_quiet(events: frozenset[str]) -> None:
+    """Do not log these: names of events, or ``program:event``."""
+    global _quiet  # noqa: PLW0603  what the administrator does not want to hear
+    _quiet = events
+
+
 def program() -> str:
     """The name given to set_program()."""
     return _prog
@@ -38,6 +45,8 @@ def program() -> str:
 
 def event(kind: str, /, **facts: object) -> None:
     """Write one line. Never raises: a full disk or a closed descriptor must not stop mail."""
+    if _quiet and (kind in _quiet or f"{_prog}:{kind}" in _quiet):
+        return
     line = f"event={kind} prog={_prog} {xtext.facts(facts)}".rstrip(" ")
     raw = line.encode("utf-8", "surrogateescape")
     if len(raw) > LONGEST:

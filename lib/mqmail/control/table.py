@@ -125,6 +125,8 @@ TABLE_OF_FILES = (
           "what becomes of senders whose domain takes no mail: off, mark, reject or strict"),
     _line("spf", _WHAT, "off", "xmtpd",
           "what becomes of clients that the sender's domain does not permit: off, mark or reject"),
+    _lines("quietlog", LIST, "quietlog.parse_quietlog", "", "all",
+           "events that are not logged, of all programs or of one"),
     _lines("injectors", TABLE, "injectors.parse_injectors", "* local",
            "mq-auth mq-bounce mq-queue mq-resolve mq-rspawn",
            "which accounts may put mail into the queue"),

@@ -16,7 +16,7 @@ import time
 from mqmail.base import lock, log, program, unix
 from mqmail.base.failure import Failure, Temporary, Usage
 from mqmail.base.value import value
-from mqmail.control import rights
+from mqmail.control import reader, rights
 from mqmail.net.lifeline import die_with_parent, set_name
 from mqmail.net.owner import become_program, give_up_root, import_late, system_accounts
 
@@ -120,6 +120,7 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
     """Run until TERM or INT; *stop* is called once with what to call when all has ended. *others*:
     what to call on further signals, by their names."""
     stopping: list[bool] = []
+    log.set_quiet(reader.load(".", ["quietlog"]).quietlog)
 
     def terminate() -> None:
         if not stopping:
@@ -147,7 +148,9 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
 def reloaded(reload: Callable[[], None]) -> None:
     """Re-read control files; on any error the old values stay in force."""
     try:
+        quiet = reader.load(".", ["quietlog"]).quietlog
         reload()
+        log.set_quiet(quiet)
         log.event("reloaded")
     except (Failure, OSError) as error:
         log.event("reload_failed", error=str(error))
