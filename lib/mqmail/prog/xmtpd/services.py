@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Services:
     """*loop* and *deadlines*: the event loop's; None where one session is served without one, and then
     nothing may be awaited that is not there yet. *connect* opens a stream to the Unix socket at a path
-    in the home (OSError), *name* is ours. *book*: what accounts may send; *inflow*: what
-    clients may, None where there is but one session. One object for the life of the process: what checks keep between reloads of control files goes into *kept*, by their name."""
+    in the home (OSError), *name* is ours. *book*: what accounts may send; *inflow*: what clients may,
+    None where there is but one session. One object for the life of the process: what checks keep between
+    reloads of control files goes into *kept*, by their name."""
 
     def __init__(self, connect: Callable[[str], Awaitable[Stream | BlockingStream]], name: str,
                  loop: asyncio.AbstractEventLoop | None = None,
