@@ -192,6 +192,31 @@ def test_headers_are_judged_before_the_queue_has_them(system):
     assert len(records(system.home, "a@x.example")) == 1
 
 
+LONG = b"X-Pad: " + b"x" * 92 + b"\r\n"
+
+
+@pytest.mark.parametrize("octets", [0, 60000, 70000, 250000])
+def test_all_of_a_long_header_is_judged(system, octets):
+    system.control("headerchecks", "froms reject\n").listen()
+    with system.connect() as client:
+        for more, said in ((b"", "250"), (b"From: b@bank.example\r\n", "550")):
+            client.begin("a@x.example", ALICE)
+            padding = LONG * (octets // len(LONG))
+            text = TEXT.replace(b"\r\n\r\n", b"\r\n" + padding + more + b"\r\n", 1)
+            assert client.data(text + b"x\r\n" * 30000)[:3] == said
+
+
+def test_a_header_without_end_is_refused(system):
+    system.listen()
+    with system.connect() as client:
+        client.begin("a@x.example", ALICE)
+        assert client.data(LONG * 4000) == "552 5.3.4 the header has more than 256 KiB"
+        client.begin("a@x.example", ALICE)
+        assert client.data(LONG * 4000 + TEXT)[:9] == "552 5.3.4"
+        client.begin("a@x.example", ALICE)
+        assert client.data(TEXT)[:3] == "250"
+
+
 HOOKS = """
 def connect(session):
     if session.ip != "127.0.0.1":

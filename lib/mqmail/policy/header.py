@@ -38,6 +38,8 @@ class HeaderRules(Check):
         for action, code, status in ((REJECT, 550, "5.6.0"), (DEFER, 451, "4.6.0")):
             for rule in broken:
                 if self._actions[rule] == action:
+                    if rule == "size":
+                        code, status = code // 100 * 100 + 52, status[0] + ".3.4"
                     answer = reply(code, status, f"the header has {headerrules.RULES[rule]}")
                     return Verdict(action, answer, why=rule)
         if broken:

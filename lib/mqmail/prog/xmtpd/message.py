@@ -6,8 +6,9 @@ import os
 import time
 
 from mqmail.base import xtext
+from mqmail.mail.headerrules import LARGEST
 from mqmail.mail.headerscan import is_field
-from mqmail.policy.header import submission_header
+from mqmail.policy.header import SUBMISSION, submission_header
 from mqmail.policy.stages import fields_of
 from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, REJECT, Verdict
 from mqmail.prog.xmtpd.client import reply_of, shown
@@ -39,6 +40,8 @@ class Message(Recipients):
         self._close_link()
         self._held: list[bytes] = []
         self._octets = 0
+        self._end = b""                             # of what has come of the header: its last octets
+        self._whole = False                         # all of the header has come
         self._begun = False                         # the header has been judged
         self._away = False                          # the message is thrown away
         self._refused: dict[str, Reply] = {}        # recipients that do not get it
@@ -56,10 +59,23 @@ class Message(Recipients):
         self._transaction = None
 
     def body(self, data: bytes) -> Awaitable[None] | None:
-        """Keep a small body; hand a large one over as it comes."""
+        """Keep a small body; hand a large one over as it comes, from the end of its header on."""
         self._held.append(data)
         self._octets += len(data)
-        return self._stream() if self._octets > HELD else None
+        if not self._whole:
+            self._end += data
+            self._whole = b"\r\n\r\n" in self._end or self._octets > LARGEST or not self._is_judged
+            self._end = self._end[-3:]
+        return self._stream() if self._octets > HELD and self._whole else None
+
+    @property
+    def _is_judged(self) -> bool:
+        """Whether anybody looks at the header."""
+        return self._submitted or self.settings.stages.has("header")
+
+    @property
+    def _submitted(self) -> bool:
+        return self.facts.role in SUBMISSION
 
     def _take_held(self) -> bytes:
         held, self._held, self._octets = self._held, [], 0
@@ -89,12 +105,11 @@ class Message(Recipients):
             return None
         self._begun = True
         answer = None
-        submitted = self.facts.role in ("submission", "submissions")
-        if submitted or self.settings.stages.has("header"):
+        if self._is_judged:
             text = b"".join(self._held)
             header = header_of(text)
-            if submitted:
-                if header == text and len(text) > HELD:     # a Bcc could be behind what we see
+            if self._submitted:
+                if header == text and len(text) > LARGEST:  # a Bcc could be behind what we see
                     return _HUGE_HEADER
                 text, header = self._completed(text, header)
                 self._held = [text]
