@@ -38,6 +38,28 @@ def front(tmp_path):
         one.close()
 
 
+def test_a_set_of_a_helo_name_goes_with_it(front):
+    port = front("", access="Helo:small.example set:small", optionsets="small databytes=1000")
+    with Client(port) as client:
+        assert "SIZE 1000" in client.say("EHLO small.example")
+        assert "SIZE 1000" not in client.say("EHLO other.example")
+        client.say("EHLO small.example")
+        assert "SIZE 1000" in client.say("EHLO small.example")
+
+
+@pytest.mark.parametrize(("option", "said"), [
+    ("tls=require", "530 5.7.0 say STARTTLS first"),
+    ("clientcert=require", "530 5.7.0 a client certificate is required")])
+def test_what_the_set_of_an_address_requires(front, option, said, tmp_path):
+    port = front("", access=f"From:bank.example set:strict\nTo:alice@{ME} set:strict",
+                 optionsets=f"strict {option}", tlsclientauthorities=str(tmp_path / "authorities"))
+    with Client(port) as client:
+        client.say("EHLO client.example")
+        assert client.say("MAIL FROM:<x@bank.example>") == said
+        assert client.begin("a@x.example", f"alice@{ME}", f"postmaster@{ME}")[0] == said
+        assert client.say(f"RCPT TO:<postmaster@{ME}>")[:3] == "250"
+
+
 class Proxied(Client):
     """A client that a proxy speaks for."""
 

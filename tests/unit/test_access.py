@@ -10,6 +10,7 @@ from mqmail.base.waiter import run
 from mqmail.control import lines
 from mqmail.control.access import parse_access, parse_key, unknown_sets
 from mqmail.control.actions import parse_action
+from mqmail.control.optionsets import parse_optionsets
 from mqmail.policy import access, known
 from mqmail.policy.facts import Facts
 from mqmail.policy.maps import Files, Maps
@@ -148,9 +149,28 @@ def test_a_mistake_is_named_with_its_line(text, said):
     assert caught.value.text.startswith(said)
 
 
+def sets_of(*text):
+    return parse_optionsets([*text], "")
+
+
+@pytest.mark.parametrize("option", ["relay=yes", "authplain=yes", "checks=none"])
+@pytest.mark.parametrize("key", ["From:a.example", "Helo:a.example", "a.example", "192.0.2.1"])
+def test_option_sets_that_are_not_to_be_had_for_a_word(option, key):
+    sets = sets_of(f"open {option}", "other relay=no authplain=no checks=all")
+    found = parse(f"Connect:192.0.2.9 set:open\nTo:b@ set:open\n{key} set:open\nFrom:c@ set:other\n")
+    [text] = unknown_sets("control/access", found, sets)
+    assert text.startswith(f"control/access line 3: set:open has {option}, and anybody can write")
+    given = facts(ip="192.0.2.1", helo="a.example" if "192" not in key else "[192.0.2.1]",
+                  sender="x@a.example")
+    stage = "mail" if key[:2] == "Fr" else "helo"
+    check = access.Access(stage, table(f"{key} set:open"), "+", sets)
+    assert check.look(given).action == DEFER
+    assert access.Access(stage, table(f"{key} set:other"), "+", sets).look(given).options == "other"
+
+
 def test_option_sets_that_are_not_there():
     found = parse("From:a.example set:one\nTo:x@ OK\nTo:y@ set:two OK\nTo:z@ set:one REJECT\n")
-    [text] = unknown_sets("control/access", found, ["two"].__contains__)
+    [text] = unknown_sets("control/access", found, sets_of("two tls=may"))
     assert text.startswith("control/access line 1: there is no option set one: write one OPTION=VALUE")
 
 
@@ -316,7 +336,7 @@ def test_a_bad_table_is_temporary_and_names_the_file(capfd):
 
 def test_the_factories_make_a_check_for_each_stage_if_there_is_a_table():
     control = SimpleNamespace(access=parse("To:* OK"), detaildelimiter="+",
-                              optionsets=SimpleNamespace(has=["friends"].__contains__))
+                              optionsets=sets_of("friends tls=may"))
     services = SimpleNamespace(kept={})
 
     def stages():

@@ -17,10 +17,10 @@ from mqmail.mail.address import BadAddress, domain_of, local_of, lower_ascii, pa
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from mqmail.control.lines import Lines
+    from mqmail.control.optionsets import OptionSets
 
 CONNECT, HELO, FROM, TO = TAGS = ("connect", "helo", "from", "to")
 UNTAGGED = "untagged"
@@ -34,11 +34,13 @@ _KINDS = ("an address such as user@example.org, user@, a domain, .domain for all
 class Access:
     """*entries*: canonical key to action, both as text. *words*: what kinds of keys there are, so that
     nobody looks for others: tags (UNTAGGED for keys without), and lengths of networks as ``4/24``,
-    ``6/48``. *sets*: the option sets that actions name, each with the first line that does."""
+    ``6/48``. *sets*: the option sets that actions name, each with the first line that does; *claimed*:
+    those of them that a client gets for what it says of itself, likewise."""
 
     entries: dict[str, str]
     words: frozenset[str]
     sets: dict[str, int]
+    claimed: dict[str, int]
 
 
 def parse_access(lines: Lines, _me: str) -> Access:
@@ -46,6 +48,7 @@ def parse_access(lines: Lines, _me: str) -> Access:
     entries: dict[str, str] = {}
     words: set[str] = set()
     sets: dict[str, int] = {}
+    claimed: dict[str, int] = {}
     same: dict[str, str] = {}       # a million entries have few different actions
     for line in lines:
         key, action = parse_line(line)
@@ -53,17 +56,29 @@ def parse_access(lines: Lines, _me: str) -> Access:
             raise ValueError(f"{key[:80]!a} is given twice: remove one of the lines")
         if action not in same:
             same[action] = action
-            if action[:4] == "set:":
-                sets.setdefault(parse_action(action, tag_of(key)).options, lines.number)
+        if action[:4] == "set:":
+            name = parse_action(action, tag_of(key)).options
+            sets.setdefault(name, lines.number)
+            if tag_of(key) not in (CONNECT, TO):
+                claimed.setdefault(name, lines.number)
         entries[key] = same[action]
         words.update(words_of(key))
-    return Access(entries, frozenset(words), sets)
+    return Access(entries, frozenset(words), sets, claimed)
 
 
-def unknown_sets(path: str, table: Access, known: Callable[[str], bool]) -> list[str]:
-    """What is wrong with a *table* at *path* that names option sets which are not *known*."""
+def unknown_sets(path: str, table: Access, sets: OptionSets) -> list[str]:
+    """What is wrong with a *table* at *path* that names option sets which are not there, or that are
+    not for those who need only say the right HELO name or sender."""
     return [f"{path} line {number}: there is no option set {name}: write {name} OPTION=VALUE into"
-            " control/optionsets" for name, number in table.sets.items() if not known(name)]
+            " control/optionsets" for name, number in table.sets.items() if not sets.has(name)] + [
+            f"{path} line {number}: {too_open(name, sets)}"
+            for name, number in table.claimed.items() if sets.opens(name)]
+
+
+def too_open(name: str, sets: OptionSets) -> str:
+    """Why set *name* must not be had for a word."""
+    return (f"set:{name} has {sets.opens(name)}, and anybody can write a sender or a HELO name: use it"
+            " with Connect: or To:")
 
 
 def parse_line(line: str) -> tuple[str, str]:

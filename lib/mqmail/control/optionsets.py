@@ -16,6 +16,8 @@ ROLES = ("mx", "submission", "submissions", "lmtp")
 MECHANISMS = ("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "CRAM-MD5", "EXTERNAL",
               "OAUTHBEARER")
 VERSIONS = ("1.2", "1.3")
+_OPENING: tuple[tuple[str, Any], ...] = (("relay=yes", "yes"), ("authplain=yes", True),
+                                         ("checks=none", ()))
 LONGEST_NAME = 64
 LONGEST_DELAY = 60      # seconds before the greeting: clients wait 300 (RFC 5321 4.5.3.2.1)
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
@@ -62,6 +64,19 @@ class OptionSets:
     def has(self, name: str) -> bool:
         """Whether there is a set *name*."""
         return name in self.sets or name in BUILT_IN
+
+    def opens(self, name: str) -> str:
+        """The option by which set *name* lets a client do what others may not, "" for none."""
+        found = self.sets.get(name, {})
+        return next((text for text, value in _OPENING if found.get(text.partition("=")[0]) == value), "")
+
+    def unvouched(self, path: str) -> list[str]:
+        """What is wrong with sets, from *path*, that believe clients' certificates, when it is not said
+        who vouches for them: a certificate of the system's authorities can be had by anybody."""
+        return [f"{path}: {name} has {option}: write the file of the authorities that vouch for your"
+                " clients into control/tlsclientauthorities" for name, found in self.sets.items()
+                for option, needs in (("clientcert=require", found.get("clientcert") == "require"),
+                                      ("auth=external", "EXTERNAL" in found.get("auth", ()))) if needs]
 
     def options(self, role: str, name: str = "") -> Options:
         """What holds for *role*, and above it for the set *name*. An unknown name changes nothing."""

@@ -57,7 +57,7 @@ class Survey:
         self._look_for_unknown(names)
         self._check(("aliases", self._destinations), ("smtproutes", self._entries),
                     ("senderroutes", self._entries), ("fallbackroute", self._entries),
-                    ("verify", self._services), ("access", self._sets))
+                    ("verify", self._services), ("access", self._sets), ("optionsets", self._vouchers))
 
     def look_around(self) -> None:
         """Note also what the files name and this host does not have."""
@@ -128,7 +128,11 @@ class Survey:
     def _sets(self, table: Setting) -> Iterator[str]:
         known = self.settings["optionsets"].content
         if known is not None:
-            yield from unknown_sets(table.path, table.content, known.has)
+            yield from unknown_sets(table.path, table.content, known)
+
+    def _vouchers(self, sets: Setting) -> Iterator[str]:
+        if not self.settings["tlsclientauthorities"].content:
+            yield from sets.content.unvouched(sets.path)
 
     def _entries(self, routes: Setting) -> Iterator[str]:
         """The entries of credentials that routes name."""

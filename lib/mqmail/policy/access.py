@@ -20,6 +20,7 @@ from mqmail.base.value import value
 from mqmail.control import access, actions
 from mqmail.control.domains import suffixes
 from mqmail.control.networks import parse_ip
+from mqmail.control.optionsets import OptionSets
 from mqmail.control.whose import without_detail
 from mqmail.mail.address import BadAddress, check_domain, domain_of, local_of, lower_ascii
 from mqmail.policy.maps import Files, Maps
@@ -161,10 +162,12 @@ class Access(Check):
 
     name = "access"
 
-    def __init__(self, stage: str, table: Maps, delimiters: str) -> None:
+    def __init__(self, stage: str, table: Maps, delimiters: str,
+                 sets: OptionSets = OptionSets({})) -> None:    # noqa: B008  it is never changed
         self.stage = stage
         self._table = table
         self._delimiters = delimiters
+        self._sets = sets
 
     def look(self, facts: Facts) -> Verdict:
         """By the first entry; a table that cannot be used is trouble."""
@@ -172,10 +175,18 @@ class Access(Check):
             return NO_OPINION       # a user of this host
         try:
             entry = find(self._table, self.stage, facts, self._delimiters)
-            return NO_OPINION if entry is None else judged(entry, facts, self.stage)
+            if entry is None:
+                return NO_OPINION
+            return self._checked(entry, judged(entry, facts, self.stage))
         except BadFile as error:
             log.event("bad_table", session=facts.session, error=error.text[:500])
             return Verdict(DEFER, _TROUBLE, why=error.text[:500])
+
+    def _checked(self, entry: Entry, said: Verdict) -> Verdict:
+        """*said*; nobody has looked at the sets that a table other than control/access names."""
+        if said.options and self.stage in ("helo", "mail") and self._sets.opens(said.options):
+            raise BadFile(f"{entry.path}: {entry.key[:80]}: {access.too_open(said.options, self._sets)}")
+        return said
 
 
 def make(stage: str) -> Callable[[Control, Any], Check | None]:
@@ -183,10 +194,11 @@ def make(stage: str) -> Callable[[Control, Any], Check | None]:
     not there."""
 
     def factory(control: Control, services: Any) -> Check | None:
-        for text in access.unknown_sets("control/access", control.access, control.optionsets.has):
+        for text in access.unknown_sets("control/access", control.access, control.optionsets):
             raise BadFile(text)
         table = table_of(control, services.kept.setdefault("access", Files("access")))
-        return Access(stage, table, control.detaildelimiter) if table.exists() else None
+        sets = control.optionsets
+        return Access(stage, table, control.detaildelimiter, sets) if table.exists() else None
 
     return factory
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mqmail.control.listeners import Listener
+    from mqmail.control.optionsets import Options
     from mqmail.net.blocking import BlockingStream
     from mqmail.prog.xmtpd.peer import Peer
     from mqmail.prog.xmtpd.settings import Settings
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES")
 XCLIENT = "XCLIENT " + " ".join(XCLIENT_ATTRIBUTES[:-1])
 REFUSED = reply(550, "5.7.1", "not accepted by local policy")
+TLS_FIRST = reply(530, "5.7.0", "say STARTTLS first")
+_CERTIFICATE = reply(530, "5.7.0", "a client certificate is required")
 LATER = reply(451, "4.7.1", "not accepted for now by local policy, try again later")
 
 
@@ -50,7 +53,7 @@ class Client:
         forgotten; TLS version and cipher are those of the connection all the same."""
         self.peer = peer
         facts = self.facts
-        facts.options = self._session_set = self._message_set = self.listener.options
+        facts.options = self._connect_set = self._session_set = self._message_set = self.listener.options
         facts.login = facts.mechanism = facts.certificate = facts.verb = facts.helo = ""
         facts.binding = b""
         facts.early = facts.hasty = False
@@ -118,6 +121,17 @@ class Client:
             if "XCLIENT" in self.server.words:
                 self.offer()
 
+    def lacks(self, options: Options) -> Reply | None:
+        """What the session has to have for *options*."""
+        facts = self.facts
+        if self.peer.local:
+            return None
+        if not facts.tls and options.tls == "require":
+            return TLS_FIRST
+        if options.clientcert == "require" and not facts.certificate:
+            return _CERTIFICATE
+        return None
+
     @property
     def may_relay(self) -> bool:
         """Whether its mail may go anywhere, as far as we know: mq-resolve knows control/relayclients."""
@@ -127,13 +141,15 @@ class Client:
 
     async def judge(self, stage: str) -> Verdict | None:
         """What a stage's checks say; None when it has none. An option set is in force from then on: of
-        connect and helo for the session, else for the message."""
+        connect for the session, of helo until the next, else for the message."""
         stages, facts = self.settings.stages, self.facts
         if not stages.has(stage):
             return None
         before = facts.options
         said = await stages.run(stage, facts)
         self._message_set = facts.options
+        if stage == "connect":
+            self._connect_set = facts.options
         if stage in ("connect", "helo"):
             self._session_set = facts.options
         if facts.options != before:

@@ -11,7 +11,7 @@ import time
 
 from mqmail.mail.address import is_ipv4, is_ipv6
 from mqmail.policy.verdict import REJECT
-from mqmail.prog.xmtpd.client import reply_of
+from mqmail.prog.xmtpd.client import TLS_FIRST, reply_of
 from mqmail.prog.xmtpd.message import Message
 from mqmail.prog.xmtpd.peer import Peer
 from mqmail.queue import ids
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from mqmail.prog.xmtpd.recipients import Resolver
     from mqmail.prog.xmtpd.settings import Settings
 
-_TLS_FIRST = reply(530, "5.7.0", "say STARTTLS first")
 _AUTH_FIRST = reply(530, "5.7.0", "authentication required")
-_CERTIFICATE = reply(530, "5.7.0", "a client certificate is required")
 _NO_AUTH = reply(502, "5.5.1", "AUTH is not offered")
 _NO_SUCH = reply(504, "5.5.4", "this mechanism is not offered")
 _BAD_XCLIENT = reply(501, "5.5.4", "bad XCLIENT attribute")
@@ -98,6 +96,7 @@ class Dialogue(Message):
         facts = self.facts
         facts.verb = facts.helo = facts.login = facts.mechanism = ""
         facts.said.pop("helo", None)
+        self._session_set = self._connect_set
         self.forget_message()
         self.offer()
 
@@ -148,6 +147,7 @@ class Dialogue(Message):
     # --- commands ---
 
     def _hello(self, event: events.Hello) -> Awaitable[None] | None:
+        self._session_set = self._connect_set
         self.forget_message()
         facts = self.facts
         facts.verb, facts.helo = event.verb, event.name
@@ -183,17 +183,14 @@ class Dialogue(Message):
         answer = None
         if said is not None and said.action == REJECT and self.facts.login:
             answer = reply_of(said)
-        self.server.answer(event, answer)
+        self.server.answer(event, answer or self._wants_first())
 
     def _wants_first(self) -> Reply | None:
         """What must come before MAIL."""
-        facts, options = self.facts, self.options
-        if self.peer.local:
-            return None
-        if not facts.tls and options.tls == "require":
-            return _TLS_FIRST
-        if options.clientcert == "require" and not facts.certificate:
-            return _CERTIFICATE
+        facts = self.facts
+        answer = self.lacks(self.options)
+        if answer is not None or self.peer.local:
+            return answer
         if facts.role in ("submission", "submissions") and not (facts.login or self.may_relay):
             return _AUTH_FIRST
         return None
@@ -201,7 +198,7 @@ class Dialogue(Message):
     async def _authenticate(self, event: events.Auth) -> None:
         facts = self.facts
         if not self.may_authenticate:
-            answer = _TLS_FIRST if self.options.auth and not facts.tls else _NO_AUTH
+            answer = TLS_FIRST if self.options.auth and not facts.tls else _NO_AUTH
         elif event.mechanism not in self.mechanisms:
             answer = _NO_SUCH
         else:

@@ -103,6 +103,8 @@ class Recipients(Client):
         rules = said.options or self._message_set
         if answer is None and facts.recipients and rules != facts.options:
             answer = _APART
+        if answer is None and rules != facts.options:
+            answer = self.lacks(self.settings.options(facts.role, rules))
         if answer is None:
             self.use_set(rules)
             facts.recipients.append(rcpt.address)

@@ -79,7 +79,11 @@ class Settings:
             if one.options and not self.control.optionsets.has(one.options):
                 raise BadFile(f"control/listeners: {one.place}: there is no option set {one.options}:"
                               " write one into control/optionsets")
-            tls = self.options(one.role, one.options).tls
+            options = self.options(one.role, one.options)
+            tls = options.tls
+            if one.role == "mx" and options.clientcert == "ask":
+                raise BadFile(f"control/listeners: {one.place}: clientcert=ask is not for mx: many hosts"
+                              " have a certificate that nobody vouches for, and would be refused")
             if tls in ("require", "implicit") and not self.has_tls:
                 raise BadFile(f"control/listeners: {one.place} is for clients with TLS, and there is no"
                               " certificate: write one into control/tlscertificates, or tls=none into"
@@ -91,7 +95,11 @@ def load(services: Services | None = None, old: Settings | None = None,
     """Settings of the home in the working directory; *more*: further control files. Those of the checks
     are read with *services* only. Raises BadFile."""
     checks = known.CONTROL if services is not None else ()
-    return Settings(reader.load(".", (*CONTROL, *checks, *more)), services, old)
+    control = reader.load(".", (*CONTROL, *checks, *more))
+    if not control.tlsclientauthorities:
+        for text in control.optionsets.unvouched("control/optionsets"):
+            raise BadFile(text)
+    return Settings(control, services, old)
 
 
 def _failed(check: Check, error: Exception) -> None:
