@@ -90,6 +90,17 @@ def test_what_nobody_understands_is_a_trouble_of_ours(said, capfd):
     assert capfd.readouterr().err.startswith("event=hook_failed prog=mqmail session=s1 hook=mail at=")
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_recipients_are_refused_before_the_queue_knows_of_them(stage, capfd):
+    said = Verdict(recipients=(("a@b.c", reply(550, "5.7.1", "no")),))
+    answer = Hook(stage, lambda _session: said).look(facts())
+    if stage == "header":
+        assert answer == said
+    else:
+        assert (answer.action, answer.reply.code, answer.recipients) == (DEFER, 451, ())
+        assert "recipients+20are+20refused+20at+20the+20stage+20header" in capfd.readouterr().err
+
+
 def test_at_connect_a_session_can_be_ended():
     assert verdict_of("421 4.7.0 go away", "connect").reply.code == 421
 

@@ -103,7 +103,7 @@ def verdict_of(said: object, stage: str) -> Verdict:
     if said is None:
         return NO_OPINION
     if isinstance(said, Verdict):
-        return _checked(said)
+        return _checked(said, stage)
     if not isinstance(said, str):
         raise ValueError(f"a hook says None, a text or a Verdict, and not {said!a}"[:200])
     words = {"4": "DEFER ", "5": "REJECT "}.get(said[:1], "") + said
@@ -113,13 +113,15 @@ def verdict_of(said: object, stage: str) -> Verdict:
     return Verdict(action.verb or NEXT, action.reply, why="a hook", options=action.options)
 
 
-def _checked(said: Verdict) -> Verdict:
+def _checked(said: Verdict, stage: str) -> Verdict:
     if said.action not in _ACTIONS:
         raise ValueError(f"{said.action!a} is no action of a Verdict")
     if said.action in (REJECT, DEFER):
         first = "5" if said.action == REJECT else "4"
         if not isinstance(said.reply, Reply) or str(said.reply.code)[0] != first:
             raise ValueError(f"a Verdict of {said.action} has a reply that begins with {first}")
+    if said.recipients and stage != "header":       # later the queue may know of them already
+        raise ValueError(f"recipients are refused at the stage header, and not at {stage}")
     return said
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CONTROL: tuple[str, ...] = ("logins", "access", "detaildelimiter", "verify", "destinations", "throttles",
                             "concurrencyincoming", "headerchecks", *dnschecks.CONTROL)
 
-# In the order in which they are asked unless control/checks says otherwise. A factory gets the control
+# In the order in which they are asked. A factory gets the control
 # files and the services of the process (prog/xmtpd/services.py), and returns None when there is
 # nothing to check. A name may stand for a check in several stages: one entry each.
 FACTORIES: tuple[tuple[str, Factory], ...] = (

@@ -5,8 +5,8 @@ OK, RELAY, REJECT, LIMIT and DISCARD end the stage; DEFER is remembered, and cou
 says OK or RELAY (a trouble of one check must not refuse what another allows).
 
 What connect, helo and mail say against a client is told at RCPT, recipient by recipient: whoever RCPT's
-own checks take (OK, RELAY) gets mail from everybody, but no more of it than the limits allow (LIMIT): a limit that is
-reached is told as DEFER is, and nobody lifts it.
+own checks take (OK, RELAY) gets mail from everybody, but no more of it than the limits allow: LIMIT is
+told as DEFER is, and nobody lifts it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TROUBLE = reply(451, "4.3.0", "internal trouble, try again later")
 
 
 class Check:
-    """One rule. *name* is what control/checks calls it, *stage* one of facts.STAGES."""
+    """One rule. *name* is what an option set's ``checks=`` calls it, *stage* one of facts.STAGES."""
 
     name = ""
     stage = ""

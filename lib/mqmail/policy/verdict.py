@@ -19,7 +19,7 @@ NEXT = "next"           # no opinion
 
 @value
 class Verdict:
-    """*reply*: what the client hears, of REJECT, DEFER and LIMIT. *check*, *why*: who says so, for the log.
+    """*reply*: what the client hears, of REJECT, DEFER, LIMIT. *check*, *why*: who says so, for the log.
     *options*: the name of an option set that is in force from now on, or "". *fields*: header fields to
     be added. *recipients* (at the stage header): those who are refused though the message is taken for
     others, and the reply; who are told so by LMTP and PRDR only, and get the message otherwise."""
