@@ -8,7 +8,7 @@ import pytest
 
 from support.certificates import make_authority
 from support.daemons import Client, make_home, records, start, start_listener
-from support.home import ME, SECONDS, wait_until
+from support.home import ME, SECONDS, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
 ALICE = f"alice@{ME}"
@@ -143,6 +143,21 @@ def test_rates_of_sessions_messages_and_recipients(system):
         assert client.greeting[:3] == "220"
     with system.connect() as client:
         assert client.greeting == "421 4.7.0 too many new sessions of the client, come back later"
+
+
+@pytest.mark.parametrize("hello", ["EHLO a.example\r\n", "EHLO a.example\r\nNOOP\r\n"])
+def test_who_does_not_wait_for_the_answer_to_ehlo(system, hello):
+    port = free_port()
+    system.control("listeners", f"127.0.0.1:{port} xclient=127.0.0.1\n")
+    system.control("earlytalkers", "reject\n")
+    system.daemons.append(start("xmtpd", system.home, "--listen"))
+    with Client(port) as client:
+        client.send("XCLIENT ADDR=192.0.2.7\r\n")
+        client.read()
+        client.send(hello)
+        assert {client.read()[:3] for _ in range(hello.count("\n"))} == {"250"}
+        client.say("MAIL FROM:<a@x.example>")
+        assert client.say(f"RCPT TO:<{ALICE}>")[:9] == ("550 5.5.0" if "NOOP" in hello else "250 2.1.5")
 
 
 def test_no_rule_lifts_a_limit(system):

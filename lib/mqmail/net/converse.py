@@ -85,6 +85,9 @@ class Conversation:
         """STARTTLS has been answered with 220: shake hands. A text ends the session."""
         return "closed"
 
+    def heard(self, data: bytes) -> None:
+        """Octets have come that the core has not seen yet."""
+
     async def _talk(self) -> str:
         server, handler = self._server, self._handler
         while True:
@@ -111,6 +114,7 @@ class Conversation:
             data = await stream.read()
             if not data:
                 return "lost"
+            self.heard(data)
             server.feed(data, stream.take_fds())
             for fd in server.take_descriptors():
                 os.close(fd)

@@ -66,6 +66,12 @@ class Session(Conversation):
         dialogue.tls_started()
         return ""
 
+    def heard(self, data: bytes) -> None:
+        """Before EHLO is answered, a client sends one command at a time (RFC 2920 section 3.1)."""
+        facts = self._dialogue.facts
+        if not facts.verb and b"\n" in data[:-1]:
+            facts.hasty = True
+
     # --- before the greeting ---
 
     def _hang_up(self) -> str:
