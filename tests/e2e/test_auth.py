@@ -387,6 +387,20 @@ def test_checkpassword_programs_and_those_behind_them(tmp_path, public, request)
     assert service.connect().plain("bob", SIMPLE)[:3] == "235"
 
 
+@pytest.mark.parametrize(("backends", "said"), [
+    ("passwd\ncheckpassword {}", "454 4.7.0 too many failed logins from your address, try again later"),
+    ("checkpassword {}", "454 4.7.0 logins cannot be checked now, try again later")])
+def test_a_guess_counts_though_another_backend_is_in_trouble(tmp_path, public, request, backends, said):
+    program = script(public / "check", "#!/bin/sh\nexit 111\n")
+    service = Service(tmp_path / "home", authbackends=backends.format(program))
+    request.addfinalizer(service.close)
+    caller = service.connect()
+    caller.say("XSESSION ip=192.0.2.7")
+    answers = [caller.plain("bob", f"guess{number}") for number in range(21)]
+    assert set(answers[:20]) == {"454 4.7.0 logins cannot be checked now, try again later"}
+    assert answers[20] == said
+
+
 def test_tokens(tmp_path, public, request, shell):
     program = script(public / "check", TOKENS)
     service = Service(tmp_path / "home", authbackends=f"passwd\noauth {program}")
@@ -420,6 +434,28 @@ def test_dovecot(with_dovecot, shell, mechanism):
         assert (failed is None) == good, failed
         session.close()
     assert "login=frank" in service.daemon.wait_for("auth_ok", f"mechanism={mechanism}")
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "CRAM-MD5"])
+def test_an_account_of_dovecot_that_is_guessed_at_waits(with_dovecot, mechanism):
+    """From many addresses, so that it is the account that counts."""
+    service, _ = with_dovecot
+
+    def attempt(number):
+        caller = service.connect()
+        caller.say(f"XSESSION ip=198.51.100.{number}")
+        if mechanism == "SCRAM-SHA-256":
+            caller.send(f"AUTH {mechanism} " + base64.b64encode(b"n,,n=frank,r=x").decode())
+        else:
+            assert caller.say(f"AUTH {mechanism}")[:3] == "334"
+            caller.send(base64.b64encode(b"frank 0123456789abcdef0123456789abcdef").decode())
+        return caller
+
+    callers = [attempt(number) for number in range(33)]
+    wanted = "334" if mechanism == "SCRAM-SHA-256" else "535"
+    waits = "454 4.7.0 too many failed logins for this account, try again later"
+    assert [caller.read() for caller in callers[30:]] == [waits] * 3
+    assert callers[0].read()[:3] == wanted
 
 
 def test_dovecot_goes_and_comes_back(with_dovecot):

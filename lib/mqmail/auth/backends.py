@@ -32,6 +32,10 @@ KEPT = 300.0            # seconds that a password which was right is known again
 MOST_KEPT = 10000
 
 
+class Doubted(Temporary):
+    """One has said no, and another cannot say: a guess, as far as anybody knows."""
+
+
 class Backends:
     """Asked of one process's logins. *passwd* is replaced when its file changes."""
 
@@ -64,17 +68,19 @@ class Backends:
         return None
 
     async def password(self, login: str, password: str, ip: str) -> str:
-        """The login, folded, if *password* is its; else "". Raises Temporary."""
+        """The login, folded, if *password* is its; else "". Raises Temporary, Doubted."""
         trouble: Temporary | None = None
+        denied = False
         for one in self._chosen:
             try:
                 if await self._ask(one, login, password, ip):
                     return fold(login)
+                denied = denied or one.kind != authbackends.OAUTH       # which knows no passwords
             except Temporary as failure:
                 log.event("auth_unavailable", backend=one.kind, error=failure.text)
                 trouble = failure
         if trouble is not None:
-            raise trouble
+            raise Doubted(trouble.text) if denied else trouble
         return ""
 
     async def _ask(self, one: Backend, login: str, password: str, ip: str) -> bool:

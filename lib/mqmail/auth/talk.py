@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from binascii import Error, a2b_base64, b2a_base64
 
+from mqmail.auth.backends import Doubted
 from mqmail.base import log, xtext
 from mqmail.base.failure import Temporary
 from mqmail.base.waiter import Waiter
@@ -133,7 +134,7 @@ class Talk:
     def _succeeded(self, exchange: _Exchange, login: str) -> Reply:
         self._exchange = None
         self._guard.undo(self.client.ip, exchange.held, self._loop.time())
-        self._guard.success(self.client.ip, fold(login))
+        self._guard.success(self.client.ip, exchange.held or fold(login))
         log.event("auth_ok", session=self.client.session, ip=self.client.ip, login=login[:_SHOWN],
                   mechanism=exchange.mechanism)
         return reply(235, "2.7.0", xtext.facts({"login": login, "mechanism": exchange.mechanism}))
@@ -161,7 +162,8 @@ class Talk:
 
     def _undecided(self, exchange: _Exchange, failure: Temporary) -> Reply:
         self._exchange = None
-        self._guard.undo(self.client.ip, exchange.held, self._loop.time())
+        if not isinstance(failure, Doubted):
+            self._guard.undo(self.client.ip, exchange.held, self._loop.time())
         self._log_failed(exchange.login, exchange.mechanism, failure.text)
         return _TROUBLE
 
@@ -232,15 +234,18 @@ class _Own(_Exchange):
 
 
 class _Relayed(_Exchange):
-    """Between the client and Dovecot."""
+    """Between the client and Dovecot; we read along until we know the login."""
 
     def __init__(self, talk: Talk, mechanism: str, dovecot: Dovecot) -> None:
         super().__init__(talk, mechanism)
         self._dovecot = dovecot
         self._number = 0
+        self._reader: saslserver.Steps | None = None
 
     async def _next(self, data: bytes | None) -> bytes:
         said: Said
+        if not self.held:
+            self._read_along(data)
         if self._number:
             said = await self._dovecot.go_on(self._number, data or b"")
         else:
@@ -248,12 +253,22 @@ class _Relayed(_Exchange):
             self._number = said.number
         if said.kind == "CONT":
             return said.data
-        self.login = said.text
+        self.login = said.text or self.login
         if said.temporary:
             raise Temporary("Dovecot cannot say")
         if said.kind != "OK" or not said.text:
-            raise Refused("wrong password", said.text)
+            raise Refused("wrong password", self.login)
         raise _Known(fold(said.text))
+
+    def _read_along(self, data: bytes | None) -> None:
+        """An attempt for the login begins when the client has said it; before Dovecot hears of it."""
+        if self._reader is None:
+            self._reader = saslserver.begin(self.mechanism, data, saslserver.Session("us", offered=()))
+            item = next(self._reader)
+        else:
+            item = self._reader.send(data)
+        if type(item) is not Challenge:
+            self._hold(item.login)
 
 
 def _decoded(event: events.Auth) -> bytes | None:
