@@ -107,16 +107,23 @@ def test_a_share_is_of_the_processes_there_are(system):
     close(clients)
 
 
-def test_who_is_too_many_gets_no_handshake(system):
+@pytest.mark.parametrize(("most", "fits"), [(3, 3), (100, 20)])
+def test_who_is_too_many_gets_no_handshake(system, most, fits):
+    """Of all, and of one address."""
     authority = make_authority(system.home / "control")
     pair = authority.certificate([ME], system.home / "control")
     owner = os.stat(system.home)
     for path in (system.home / "control").iterdir():
         os.chown(path, owner.st_uid, owner.st_gid)
-    system.control("tlscertificates", f"* {pair[0]} {pair[1]}\n").control("processesincoming", "1\n")
-    system.control("concurrencyincoming", "3\n").listen("--role", "submissions")
-    stalled = [socket.create_connection(("127.0.0.1", system.listener.port), SECONDS) for _ in range(4)]
-    assert stalled[3].recv(1) == b""
+    places = " ".join([f"control/{path.name}" for path in pair])    # root alone searches our directory
+    system.control("tlscertificates", f"* {places}\n").control("processesincoming", "1\n")
+    system.control("concurrencyincoming", f"{most}\n").listen("--role", "submissions")
+    stalled = [socket.create_connection(("127.0.0.1", system.listener.port), SECONDS)
+               for _ in range(fits + 1)]
+    assert stalled[fits].recv(1) == b""
+    stalled[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        stalled[0].recv(1)
     assert system.listener.wait_for("event=disconnect", "why=busy")
     close(stalled)
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PROXY_TIMEOUT = 10.0        # seconds for all of what the proxy says
 HANDSHAKE_TIMEOUT = 15.0    # for all of it
+MOST_HANDSHAKES = 20        # of an address at a time, before it is greeted: no throttle knows of them
+
+_shaking: dict[str, int] = {}       # address: how many
 
 
 class Session(Conversation):
@@ -39,7 +42,7 @@ class Session(Conversation):
         if dialogue.options.tls == "implicit":
             if self._server.closed:
                 return self._hang_up()
-            why = await self._shake_hands()
+            why = await self._shake_hands_first()
             if why:
                 return why
             dialogue.offer()
@@ -75,7 +78,7 @@ class Session(Conversation):
     # --- before the greeting ---
 
     def _hang_up(self) -> str:
-        """Too many are here already: a handshake costs more than 421 is worth."""
+        """There are too many already: a handshake costs more than 421 is worth."""
         self._server.take_output()
         return "busy"
 
@@ -115,6 +118,19 @@ class Session(Conversation):
         stream.unread(data)             # type: ignore[union-attr]
 
     # --- TLS ---
+
+    async def _shake_hands_first(self) -> str:
+        """The same, of a client that has not been judged yet."""
+        ip = self._dialogue.facts.ip
+        if _shaking.get(ip, 0) >= MOST_HANDSHAKES:
+            return self._hang_up()
+        _shaking[ip] = _shaking.get(ip, 0) + 1
+        try:
+            return await self._shake_hands()
+        finally:
+            _shaking[ip] -= 1
+            if not _shaking[ip]:
+                del _shaking[ip]
 
     async def _shake_hands(self) -> str:
         """Why it failed, or ""."""
