@@ -36,7 +36,7 @@ def serve(options: Options) -> int:
     stream = BlockingStream(0, 1)
     try:
         os.chdir(options.home)
-        if not options.local and os.geteuid() == 0:
+        if not options.local and os.geteuid() == 0 == os.stat(".").st_uid:
             _give_up_root()
         me = reader.load(".", ["me"]).me
         services = Services(_connect, me)
@@ -52,13 +52,12 @@ def serve(options: Options) -> int:
 
 
 def _give_up_root() -> None:
-    """Before anything of the home is read: the network and the home's owner are not to be root."""
-    from mqmail.net.owner import become_owner, become_program, owner_of, system_accounts
+    """In a system home. In another it is for whoever starts us (setuidgid): what we import later may be
+    root's alone to read. No hooks of the owner's are run by root (policy/hooks.py)."""
+    from mqmail.net.owner import become_program, system_accounts
     accounts = system_accounts("xmtpd")
-    if accounts is None:
-        become_owner(owner_of("."))
-    else:
-        become_program("xmtpd", accounts)
+    assert accounts is not None
+    become_program("xmtpd", accounts)
 
 
 def _converse(stream: BlockingStream, found: settings.Settings, listener: Listener, peer: Peer,
