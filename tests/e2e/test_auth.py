@@ -21,7 +21,7 @@ from mqmail.control import passwd
 from mqmail.net.session import Session
 from mqmail.policy.accounts import Accounts
 from mqmail.policy.facts import Facts
-from mqmail.policy.verdict import DEFER, NO_OPINION
+from mqmail.policy.verdict import LIMIT, NO_OPINION
 from mqmail.prog.xmtpd.auth import AccountBook, AuthTalk
 from mqmail.xmtp import events, sasl
 from mqmail.xmtp.reply import Reply
@@ -521,7 +521,7 @@ def test_no_mq_auth_is_no_refusal(service, shell):
     assert (answer.code, answer.status, facts.login) == (454, "4.7.0", "")
     book = asking(shell, service, AccountBook)
     verdict = shell.run(ask(Accounts(book, "messages"), facts_of_client(login="bob")))
-    assert (verdict.action, verdict.reply.code) == (DEFER, 451)
+    assert (verdict.action, verdict.reply.code) == (LIMIT, 451)
 
 
 async def ask(check, facts):
