@@ -6,7 +6,8 @@ from __future__ import annotations
 import importlib
 
 from mqmail.base import files, log, ready
-from mqmail.base.failure import Failure, Usage
+from mqmail.base.failure import BadFile, Failure, Usage
+from mqmail.control.access import unknown_sets
 from mqmail.control.hosts import parse_listener, split_port
 from mqmail.control.listeners import Listener
 from mqmail.net import daemon
@@ -90,6 +91,9 @@ class Parent:
     def _load(self, old: Settings | None) -> Settings:
         found = settings.load(None, old, (*known.CONTROL, *MORE))
         found.make_tls()
+        control = found.control
+        for text in unknown_sets("control/access", control.access, control.optionsets):
+            raise BadFile(text)         # workers would say so again and again
         found.check_listeners(found.control.listeners if self._follows else [self._other])
         return found
 
