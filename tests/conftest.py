@@ -1,10 +1,33 @@
 """Fixtures of the tests that run programs."""
 
+import os
+import tempfile
+
 import pytest
 
 from support.home import Home
 
+MEMORY = "/dev/shm"         # where homes are made if it has room: flushing to it costs nothing
+ROOM = 4 << 30              # octets
 _failed = pytest.StashKey[bool]()
+
+
+def pytest_configure():
+    """Homes live in memory, unless TMPDIR says where: most tests prove what is written, not that a disk
+    keeps it (those that do make a disk of their own)."""
+    if "TMPDIR" not in os.environ and _has_room(MEMORY):
+        os.environ["TMPDIR"] = MEMORY
+        tempfile.tempdir = None
+
+
+def _has_room(directory):
+    """Whether it is one to make homes in: programs are run there, too."""
+    try:
+        there = os.statvfs(directory)
+    except OSError:
+        return False
+    return (there.f_bavail * there.f_frsize >= ROOM and not there.f_flag & os.ST_NOEXEC
+            and os.access(directory, os.W_OK))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -58,6 +58,8 @@ def hang_up(home, event):
 
 
 def test_all_files_or_none(single):
+    for _, path, _ in DAEMONS:
+        assert name_told(single, path) == ME, path      # each worker has begun, with the old files
     before = {name: (single.path / "control" / name).exists() for _, _, name in DAEMONS}
     users = (single.path / "control/users").read_text()
     single.control(me=f"{NEW}\n", **{name: "..\n" for _, _, name in DAEMONS})
