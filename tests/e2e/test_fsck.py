@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mqmail.queue import ids, store
+from mqmail.queue import ids, paths
 from support.home import ME, ROOT, SECONDS, reply, wait_until
 from support.queuefiles import new_id, path_of, put, tree, write
 
@@ -155,7 +155,7 @@ def damaged(new_home, monkeypatch):
     os.rename(path_of("hold", third), in_wrong_directory("hold", third))
     os.chmod(path_of("hold", fourth), 0o666)
     write("queue/wait/note", b"")
-    write(path_of("wait", put("new")) + store.COPY, b"mqmail1 ")
+    write(path_of("wait", put("new")) + paths.COPY, b"mqmail1 ")
     os.symlink("note", "queue/wait/link")
     os.mkfifo("queue/wait/00/fifo")
     empty = [name for name in os.listdir("queue/hold") if not os.listdir(f"queue/hold/{name}")]

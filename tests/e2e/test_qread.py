@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from mqmail.queue import ids, lines, store
+from mqmail.queue import ids, lines, paths
 from mqmail.queue.record import Envelope, Recipient
 from support.home import ROOT, SECONDS
 
@@ -19,7 +19,7 @@ AT = 1732252800.25       # 22 Nov 2024 05:20:00 GMT
 def home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkdir("control", 0o755)
-    store.make_directories(".")
+    paths.make_directories(".")
     return tmp_path
 
 

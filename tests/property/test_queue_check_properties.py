@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mqmail.base import program
 from mqmail.prog import mq_fsck
 from mqmail.prog.mq_send import report
-from mqmail.queue import check, ids, lines, record, store
+from mqmail.queue import check, ids, lines, paths, record
 from mqmail.queue.check import Entry, Message, Seen, Setting
 from support.queuefiles import path_of, put, tree
 from support.queuefiles import record as record_of
@@ -237,7 +237,7 @@ def test_any_damage_is_repaired_and_nothing_is_lost(harms):
 def check_one(harms):
     for name in ("control", "run"):
         os.mkdir(name)
-    store.make_directories(".")
+    paths.make_directories(".")
     waits = lines.wait_line("1", NOW, "4.2.1", int(time.time()) + 500)
     messages = [put("new"), put("wait", waits), put("hold", waits), put("wait", waits)]
     sound = put("wait", waits)

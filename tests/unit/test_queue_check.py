@@ -8,7 +8,7 @@ import pytest
 
 from mqmail.base import lock, program
 from mqmail.prog import mq_fsck
-from mqmail.queue import check, ids, lines, store
+from mqmail.queue import check, ids, lines, orphans, paths
 from mqmail.queue.check import Entry, Message, Seen, Setting, Text
 from support.queuefiles import new_id, path_of, put, record, tree, write
 
@@ -26,7 +26,7 @@ def fsck(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(mq_fsck, "PAUSE", 0.01)
     for name in ("control", "run"):
         os.mkdir(name)
-    store.make_directories(".")
+    paths.make_directories(".")
 
     def run(*arguments, uid=None):
         pid = os.fork()                 # its locks end with it
@@ -127,7 +127,7 @@ def test_a_record_without_ok(fsck, place, data):
     assert os.listdir("queue/bad") == [f"{id}.{place}"]
     assert os.path.exists(path_of("mess", id))      # its body, which store does not take for an orphan
     os.utime(path_of("mess", id), (1, 1))
-    assert [path for path in store.remove_orphans(time.time()) if path] == []
+    assert [path for path in orphans.remove_orphans(time.time()) if path] == []
 
 
 def test_a_torn_line_is_cut_and_the_time_kept(fsck):
@@ -251,7 +251,7 @@ def test_a_record_goes_nowhere_without_its_body(fsck, body):
 def test_a_copy_that_mq_send_began(fsck, place, part):
     """All that it has the record has."""
     id = put(place, WAITS)
-    copy = write(path_of("wait", id) + store.COPY, record(id, more=WAITS)[:part])
+    copy = write(path_of("wait", id) + paths.COPY, record(id, more=WAITS)[:part])
     before = problem(fsck, copy, "leftover")
     del before[copy]
     [line] = repaired(fsck, before)
@@ -261,7 +261,7 @@ def test_a_copy_that_mq_send_began(fsck, place, part):
 
 def test_a_copy_is_left_to_mq_send_while_that_runs(fsck):
     id = put("new")
-    copy = write(path_of("wait", id) + store.COPY, record(id)[:40])
+    copy = write(path_of("wait", id) + paths.COPY, record(id)[:40])
     held = lock.hold("run/mq-send.lock", "mq-send")
     assert fsck() == (0, [])
     assert fsck("--repair") == (0, [])
@@ -275,20 +275,20 @@ def test_a_copy_is_left_to_mq_send_while_that_runs(fsck):
 
 def test_a_copy_that_says_something_else_is_kept(fsck):
     id = put("wait")
-    write(path_of("wait", id) + store.COPY, record(id, more=WAITS))
+    write(path_of("wait", id) + paths.COPY, record(id, more=WAITS))
     repaired(fsck, tree())
-    assert os.listdir("queue/bad") == [f"wait.{ids.directory(id)}.{id}{store.COPY}"]
+    assert os.listdir("queue/bad") == [f"wait.{ids.directory(id)}.{id}{paths.COPY}"]
 
 
 def test_a_copy_whose_record_is_gone_is_the_record(fsck):
     whole, part = put("new"), put("new")
-    os.rename(path_of("new", whole), path_of("wait", whole) + store.COPY)
-    os.rename(path_of("new", part), path_of("wait", part) + store.COPY)
-    os.truncate(path_of("wait", part) + store.COPY, 40)
+    os.rename(path_of("new", whole), path_of("wait", whole) + paths.COPY)
+    os.rename(path_of("new", part), path_of("wait", part) + paths.COPY)
+    os.truncate(path_of("wait", part) + paths.COPY, 40)
     repaired(fsck, tree())
     assert tree()[path_of("wait", whole)] == record(whole)
     assert sorted(os.listdir("queue/bad")) == sorted(
-        [f"{part}.mess", f"wait.{ids.directory(part)}.{part}{store.COPY}"])
+        [f"{part}.mess", f"wait.{ids.directory(part)}.{part}{paths.COPY}"])
 
 
 def test_bad_is_never_overwritten(fsck):

@@ -4,14 +4,14 @@ import os
 
 import pytest
 
-from mqmail.queue import ids, lines, listing, store
+from mqmail.queue import ids, lines, listing, paths, store
 from mqmail.queue.record import Envelope, Recipient
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    store.make_directories(".")
+    paths.make_directories(".")
     return tmp_path
 
 

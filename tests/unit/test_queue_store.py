@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from mqmail.base.failure import BadFile
-from mqmail.queue import ids, lines, record, store
+from mqmail.queue import ids, incoming, lines, orphans, paths, record, store
 from mqmail.queue.together import at_once
 
 NOW = 1732252800123456
@@ -18,7 +18,7 @@ PLACES = ("mess", "new", "wait", "hold")
 
 @pytest.fixture()
 def home(tmp_path, monkeypatch):
-    store.make_directories(str(tmp_path))
+    paths.make_directories(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -28,15 +28,15 @@ def head(id: str, size: int = 6) -> bytes:
                       [record.Recipient("1", "new", "c@d.example")])
 
 
-def begun(at: int = NOW, body: bytes = b"body\r\n") -> store.Incoming:
-    message = store.Incoming.begin(at, 7)
+def begun(at: int = NOW, body: bytes = b"body\r\n") -> incoming.Incoming:
+    message = incoming.Incoming.begin(at, 7)
     message.write(body)
     return message
 
 
 def accepted(at: int = NOW) -> str:
     message = begun(at)
-    assert store.commit([(message, head(message.id))]) == {message: None}
+    assert incoming.commit([(message, head(message.id))]) == {message: None}
     return message.id
 
 
@@ -57,14 +57,14 @@ def test_make_directories_makes_all_and_changes_nothing_that_is_there(home):
     os.chmod("queue/new", 0o700)
     id = accepted()
     shutil.rmtree("queue/hold")
-    store.make_directories(str(home))
+    paths.make_directories(str(home))
     assert os.stat("queue/new").st_mode & 0o777 == 0o700
     assert store.read("new", id) == head(id)
     assert len(os.listdir("queue/hold")) == 256
 
 
 def test_space_is_what_the_system_says(home):
-    size, inodes = store.space()
+    size, inodes = paths.space()
     assert size == pytest.approx(shutil.disk_usage("queue").free, rel=0.05)
     assert inodes == pytest.approx(os.statvfs("queue").f_favail, rel=0.05)
 
@@ -76,7 +76,7 @@ def test_a_committed_message_is_body_and_record(home):
     message.write(b"two\r\n")
     assert message.size == 10
     assert everything() == [f"mess/{ids.directory(message.id)}/{message.id}"]
-    assert store.commit([(message, head(message.id, 10))]) == {message: None}
+    assert incoming.commit([(message, head(message.id, 10))]) == {message: None}
     assert store.read("new", message.id) == head(message.id, 10)
     with open(path("mess", message.id), "rb") as body:
         assert body.read() == b"one\r\ntwo\r\n"
@@ -96,7 +96,7 @@ def test_abort_leaves_nothing_but_never_touches_what_is_committed(home):
     message.abort()
     assert everything() == []
     kept = begun()
-    store.commit([(kept, head(kept.id))])
+    incoming.commit([(kept, head(kept.id))])
     kept.abort()
     assert len(everything()) == 2
 
@@ -120,7 +120,7 @@ def test_one_message_of_a_batch_fails_alone(home):
     other = path("new", messages[1].id)
     with open(other, "wb") as taken:
         taken.write(b"somebody's")
-    results = store.commit([(m, head(m.id)) for m in messages])
+    results = incoming.commit([(m, head(m.id)) for m in messages])
     assert [type(results[m]) for m in messages] == [type(None), FileExistsError, type(None)]
     with open(other, "rb") as taken:
         assert taken.read() == b"somebody's"
@@ -132,7 +132,7 @@ def test_a_directory_that_cannot_be_synced_fails_its_messages_only(home):
     near, far = begun(NOW), begun(NOW + (1 << 14))
     bucket = ids.directory(near.id)
     os.rename(f"queue/mess/{bucket}", "queue/mess/elsewhere")
-    results = store.commit([(near, head(near.id)), (far, head(far.id))])
+    results = incoming.commit([(near, head(near.id)), (far, head(far.id))])
     assert isinstance(results[near], FileNotFoundError)
     assert results[far] is None
     assert not os.path.exists(path("new", near.id))
@@ -142,7 +142,7 @@ def test_a_directory_that_cannot_be_synced_fails_its_messages_only(home):
 def test_a_body_that_somebody_removed_is_not_acknowledged(home):
     message = begun()
     os.unlink(path("mess", message.id))
-    assert isinstance(store.commit([(message, head(message.id))])[message], FileNotFoundError)
+    assert isinstance(incoming.commit([(message, head(message.id))])[message], FileNotFoundError)
     assert everything() == []
 
 
@@ -159,7 +159,7 @@ def limited(limit: int):
 
 
 def test_a_short_write_of_a_body_is_an_error(home):
-    message = store.Incoming.begin(NOW, 7)
+    message = incoming.Incoming.begin(NOW, 7)
     with limited(1000), pytest.raises(OSError) as caught:
         message.write(b"x" * 1500)
     assert caught.value.errno == errno.EFBIG
@@ -171,7 +171,7 @@ def test_a_short_write_of_a_body_is_an_error(home):
 def test_a_short_write_of_a_record_leaves_nothing(home):
     message = begun()
     with limited(50):
-        results = store.commit([(message, head(message.id))])
+        results = incoming.commit([(message, head(message.id))])
     assert results[message].errno == errno.EFBIG
     assert everything() == []
 
@@ -183,7 +183,7 @@ def tiny(tmp_path, monkeypatch):
     if os.getuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
         pytest.skip("cannot mount a tmpfs here")
     try:
-        store.make_directories(str(tmp_path))
+        paths.make_directories(str(tmp_path))
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
             yield tmp_path
@@ -192,15 +192,15 @@ def tiny(tmp_path, monkeypatch):
 
 
 def test_a_full_disk(tiny):
-    message = store.Incoming.begin(NOW, 7)
+    message = incoming.Incoming.begin(NOW, 7)
     with pytest.raises(OSError) as caught:
         for _ in range(100):
             message.write(b"x" * 65536)
     assert caught.value.errno == errno.ENOSPC
-    assert store.space()[0] == 0
+    assert paths.space()[0] == 0
     message.abort()
     assert everything() == []
-    assert store.space()[0] > 1 << 20
+    assert paths.space()[0] > 1 << 20
 
 
 def test_a_disk_that_is_full_when_the_record_comes(tiny):
@@ -208,7 +208,7 @@ def test_a_disk_that_is_full_when_the_record_comes(tiny):
     with open("filler", "wb", buffering=0) as filler, pytest.raises(OSError):
         while True:
             filler.write(b"x" * 4096)
-    results = store.commit([(message, head(message.id))])
+    results = incoming.commit([(message, head(message.id))])
     assert results[message].errno == errno.ENOSPC
     assert everything() == []
 
@@ -217,21 +217,21 @@ def test_no_inodes(tiny):
     made = []
     with pytest.raises(OSError) as caught:
         for n in range(2000):
-            made.append(store.Incoming.begin(NOW + n, 7))
+            made.append(incoming.Incoming.begin(NOW + n, 7))
     assert caught.value.errno == errno.ENOSPC
-    assert store.space()[1] == 0
-    results = store.commit([(m, head(m.id)) for m in made])
+    assert paths.space()[1] == 0
+    results = incoming.commit([(m, head(m.id)) for m in made])
     assert {e.errno for e in results.values()} == {errno.ENOSPC}
     assert everything() == []
 
 
 _BATCH = """
 import sys
-from mqmail.queue import store
-messages = [store.Incoming.begin(413000000 << 22 | n, 7) for n in range(int(sys.argv[1]))]
+from mqmail.queue import incoming
+messages = [incoming.Incoming.begin(413000000 << 22 | n, 7) for n in range(int(sys.argv[1]))]
 for m in messages:
     m.write(b"x")
-print([e for e in store.commit([(m, b"record") for m in messages]).values() if e is not None])
+print([e for e in incoming.commit([(m, b"record") for m in messages]).values() if e is not None])
 """
 
 
@@ -245,8 +245,8 @@ def traced(count: int, *options: str) -> tuple[str, list[str]]:
          sys.executable, "-c", _BATCH, str(count)],
         check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": lib})
     with open("trace") as trace:
-        paths = [line.split("<")[1].split(">")[0] for line in trace if "sync(" in line]
-    return done.stdout.strip(), [os.path.relpath(p) for p in paths]
+        synced = [line.split("<")[1].split(">")[0] for line in trace if "sync(" in line]
+    return done.stdout.strip(), [os.path.relpath(p) for p in synced]
 
 
 def batch_paths(place: str, count: int) -> list[str]:
@@ -421,7 +421,7 @@ def age(place: str, id: str, hours: float) -> None:
 
 
 def swept() -> list[str]:
-    return sorted(p[6:] for p in store.remove_orphans(NOW / 1e6) if p)
+    return sorted(p[6:] for p in orphans.remove_orphans(NOW / 1e6) if p)
 
 
 def test_orphans_that_are_old_are_removed_and_nothing_else(home, capfd):
@@ -453,7 +453,7 @@ def test_orphans_that_are_old_are_removed_and_nothing_else(home, capfd):
 def test_orphans_are_sought_in_small_steps(home):
     for n in range(20):
         age("mess", begun(NOW + n).id, 99)
-    steps = list(store.remove_orphans(NOW / 1e6))
+    steps = list(orphans.remove_orphans(NOW / 1e6))
     assert len(steps) == 256 + 20
     assert everything() == []
 
@@ -536,10 +536,10 @@ def test_killed_when_the_copy_is_complete_it_counts(home):
 def test_what_a_killed_one_left_is_removed_once_it_is_old(home):
     id = accepted()
     dies_at("rename", id)
-    copy = f"{path('wait', id)}{store.COPY}"
+    copy = f"{path('wait', id)}{paths.COPY}"
     assert os.path.exists(copy)
-    assert [one for one in store.remove_orphans(100.0) if one] == []
-    assert [one for one in store.remove_orphans(6.0 + store.STALE) if one] == [copy]
+    assert [one for one in orphans.remove_orphans(100.0) if one] == []
+    assert [one for one in orphans.remove_orphans(6.0 + orphans.STALE) if one] == [copy]
 
 
 def test_a_full_disk_leaves_it_where_it_is(home):

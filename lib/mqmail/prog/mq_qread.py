@@ -25,7 +25,7 @@ from mqmail.mail.date import format_date
 from mqmail.mail.shown import clean
 from mqmail.net import daemon
 from mqmail.net.owner import give_up_root, owner_of
-from mqmail.queue import ids, listing, store
+from mqmail.queue import ids, listing, paths
 from mqmail.queue.listing import BAD
 
 TYPE_CHECKING = False
@@ -64,7 +64,7 @@ def _enter(home: str) -> None:
         os.chdir(home)
         if os.geteuid() == 0 == os.stat(".").st_uid:
             _become_reader()
-        for place in (*store.STATES, BAD):
+        for place in (*paths.STATES, BAD):
             os.scandir(f"queue/{place}").close()
     except PermissionError:
         raise Temporary(f"the queue of {home} may be read only by root{_and_owner()}") from None

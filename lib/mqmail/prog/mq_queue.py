@@ -31,7 +31,7 @@ from mqmail.net.service import Service, refuse_caller
 from mqmail.net.stream import Deadlines
 from mqmail.net.trigger import Trigger
 from mqmail.policy.pressure import Floor
-from mqmail.queue import lines, store
+from mqmail.queue import incoming, lines, paths
 from mqmail.queue.record import Envelope, Recipient
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import Reply, reply
@@ -83,7 +83,7 @@ class Worker:
         self.control = control
         self._listener = listener
         self._believed = believed or frozenset()
-        self._batch: list[tuple[store.Incoming, bytes]] = []
+        self._batch: list[tuple[incoming.Incoming, bytes]] = []
         self._waiting: list[waiter.Waiter] = []
         self._trigger = Trigger()
         self._users: Counter[int] = Counter()       # sessions of each uid
@@ -122,7 +122,7 @@ class Worker:
 
         return server, intake, end
 
-    def commit(self, message: store.Incoming, record: bytes) -> waiter.Waiter:
+    def commit(self, message: incoming.Incoming, record: bytes) -> waiter.Waiter:
         """Make *message* durable with all that are ready now; the Waiter gives None or OSError."""
         if not self._batch:
             self.loop.call_soon(self._commit)
@@ -134,7 +134,7 @@ class Worker:
     def _commit(self) -> None:
         batch, self._batch = self._batch, []
         waiting, self._waiting = self._waiting, []
-        results = store.commit(batch)
+        results = incoming.commit(batch)
         good = [message.id for message, _ in batch if results[message] is None]
         self._trigger.send(good)
         for (message, _), done in zip(batch, waiting, strict=True):
@@ -149,7 +149,7 @@ class Worker:
     def space_for(self, size: int) -> Reply | None:
         """A refusal when the disk has too little left: below minfree acceptance stops, until there is
         okfree."""
-        free, inodes = store.space()
+        free, inodes = paths.space()
         is_low = self._floor.feel(free, self.control.minfree, self.control.okfree)
         if is_low or free - max(size, 0) < self.control.minfree:
             return reply(452, "4.3.1", "not enough disk space")
@@ -166,7 +166,7 @@ class Intake:
         self._server = server
         self._uid = uid
         self._trusted = trusted
-        self._message: store.Incoming | None = None
+        self._message: incoming.Incoming | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -263,7 +263,7 @@ class Intake:
     def _flush(self) -> None:
         """Write what is held, with our Received on top when it is the first."""
         if self._message is None:
-            self._message = store.Incoming.begin(int(time.time() * 1e6), os.getpid())
+            self._message = incoming.Incoming.begin(int(time.time() * 1e6), os.getpid())
             self._held.insert(0, self._top(self._message.id))
         self._message.write(b"".join(self._held))
         self._held, self._octets = [], 0
@@ -294,7 +294,7 @@ class Intake:
         self._server.answer(event, reply(250, "2.0.0", f"id={message.id}"))
         return self._forget()
 
-    def _record(self, message: store.Incoming) -> bytes:
+    def _record(self, message: incoming.Incoming) -> bytes:
         mail = self._server.mail
         assert mail is not None
         accepted = self._server.accepted
@@ -305,7 +305,7 @@ class Intake:
                       for n, r in enumerate(accepted, 1)]
         return lines.head(envelope, recipients)
 
-    def _log(self, message: store.Incoming) -> None:
+    def _log(self, message: incoming.Incoming) -> None:
         mail = self._server.mail
         log.event("queued", id=message.id, size=message.size, sender=mail.sender if mail else "",
                   recipients=len(self._server.accepted), caller=self._uid, **self._via)

@@ -12,8 +12,8 @@ from mqmail.base.failure import BadFile
 from mqmail.base.files import read_bounded
 from mqmail.base.program import describe
 from mqmail.base.value import value
+from mqmail.queue import paths, store
 from mqmail.queue import record as records
-from mqmail.queue import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def everything() -> Iterator[Listed]:
     """All messages, the oldest first, and after them what is in ``bad``. Raises OSError when a
     directory of the queue cannot be read."""
     places: dict[str, str] = {}
-    for place in store.STATES:
+    for place in paths.STATES:
         for id, _ in store.scan_names(place, stat=False):
             places[id] = place
     for id in sorted(places):
@@ -51,7 +51,7 @@ def everything() -> Iterator[Listed]:
 
 def one(id: str) -> Iterator[Listed]:
     """What there is of message *id*: nothing, one, or several in ``bad``."""
-    found = _look_up(id, store.STATES[0])
+    found = _look_up(id, paths.STATES[0])
     if found is not None:
         yield found
     yield from _bad(id)
@@ -60,7 +60,7 @@ def one(id: str) -> Iterator[Listed]:
 def _look_up(id: str, first: str) -> Listed | None:
     """The message where it was seen, or where it has gone since. None: it is gone, or was never
     acknowledged."""
-    for place in (first, *[state for state in store.STATES if state != first]):
+    for place in (first, *[state for state in paths.STATES if state != first]):
         try:
             data = store.read(place, id)
         except FileNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mqmail.queue import store
+from mqmail.queue import paths
 
 LOOKS = 16              # of the 256 directories, each time others; messages fill them evenly
 
@@ -24,7 +24,7 @@ class Load:
 
     def free(self) -> int:
         """Octets on the queue's disk. OSError."""
-        return store.space()[0]
+        return paths.space()[0]
 
 
 def _names(path: str) -> int:

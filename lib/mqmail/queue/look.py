@@ -11,7 +11,7 @@ from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IMODE
 
 from mqmail.base.failure import BadFile
 from mqmail.base.files import read_fd_bounded
-from mqmail.queue import check, ids, record, store
+from mqmail.queue import check, ids, paths, record, store
 from mqmail.queue.check import Entry, Folder, Message, Seen, Text
 
 TYPE_CHECKING = False
@@ -148,7 +148,7 @@ class Look:
         text = read(path)
         if text is None:
             return None
-        original = original_of(path) if path.endswith(store.COPY) and place == "wait" else None
+        original = original_of(path) if path.endswith(paths.COPY) and place == "wait" else None
         return Entry(seen, text, self._home_of_record(place, path, text), original)
 
     def _home_of_body(self, path: str) -> str:
@@ -192,8 +192,8 @@ def see(path: str) -> Seen | None:
 def original_of(path: str) -> str | None:
     """The record that the copy at *path* (``wait/XX/ID.copy``) is the beginning of, or all of; "" when
     there is none; None when this is the name of no copy."""
-    id = path.rpartition("/")[2].removesuffix(store.COPY)
-    if not ids.is_id(id) or path != check.path_of("wait", id) + store.COPY:
+    id = path.rpartition("/")[2].removesuffix(paths.COPY)
+    if not ids.is_id(id) or path != check.path_of("wait", id) + paths.COPY:
         return None
     for state in check.STATES:
         original = check.path_of(state, id)

@@ -13,7 +13,7 @@ import time
 
 from mqmail.base.files import sync_directory
 from mqmail.base.xtext import encode
-from mqmail.queue import check, look, store
+from mqmail.queue import check, look, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def words(repair: Repair) -> str:
 
 
 def _make(repair: Repair) -> None:
-    os.mkdir(repair.path, store.DIRECTORY_MODE)
+    os.mkdir(repair.path, paths.DIRECTORY_MODE)
     sync_directory(os.path.dirname(repair.path))
 
 

@@ -23,7 +23,7 @@ from mqmail.prog.mq_send.agenda import Agenda
 from mqmail.prog.mq_send.job import Job, domain_of
 from mqmail.prog.mq_send.message import Message
 from mqmail.prog.mq_send.outlet import Outlet
-from mqmail.queue import ids, store
+from mqmail.queue import ids, orphans, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Scheduler:
     def _clean(self) -> None:
         """Remove what was never acknowledged, in small steps."""
         if not self.stopping:
-            self._scan(store.remove_orphans(time.time()))
+            self._scan(orphans.remove_orphans(time.time()))
             self.loop.call_later(CLEAN, self._clean)
 
     # --- beginning messages ---

@@ -49,7 +49,7 @@ from mqmail.net import daemon
 from mqmail.prog.mq_setup import owners
 from mqmail.prog.mq_setup.mend import Mend
 from mqmail.prog.mq_setup.system import System, make_accounts, sysusers
-from mqmail.queue import store
+from mqmail.queue import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,11 +202,11 @@ def _directory(path: str, mode: int, system: System | None = None) -> Iterator[s
 def _queue_directories(system: System | None) -> Iterator[str]:
     before = _queue_size()
     if system is None:
-        store.make_directories(".")
+        paths.make_directories(".")
     else:
         before_mask = os.umask(0o007)
         with system.acting_as("mq-queue"):
-            store.make_directories(".")
+            paths.make_directories(".")
         os.umask(before_mask)
     if _queue_size() != before:
         yield f"made the {_queue_size() - before} directories of queue/"
