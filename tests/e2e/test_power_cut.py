@@ -17,9 +17,11 @@ import re
 import shutil
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -367,7 +369,9 @@ def cut_off(tmp_path, launcher, request):
         pytest.skip("only root can mount a file system")
     if shutil.which("mkfs.ext4") is None:
         pytest.skip("no mkfs.ext4")
-    disk = FileSystem(tmp_path, request.param)
+    top = tempfile.mkdtemp(prefix="mqmail-")      # a short name: sockets' may have 107 octets
+    request.addfinalizer(lambda: shutil.rmtree(top))
+    disk = FileSystem(Path(top), request.param)
     system = System(launcher, below=disk.mounted, log=tmp_path / "log")
 
     def run(number, scenario, without=(), flush=True):
