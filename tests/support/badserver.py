@@ -15,6 +15,8 @@ import struct
 import threading
 import time
 
+from support.home import free_port
+
 CLOSE, RESET, SILENT, STUCK, READ = "close", "reset", "silent", "stuck", "read"
 SECONDS = 20
 OFFER = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")
@@ -43,7 +45,8 @@ class BadServer:
         self.sessions = []
         self.bodies = []
         self.change = threading.Condition()
-        self._listener = socket.create_server((ip, port))
+        # another each time: planners remember the address of a host that did not answer
+        self._listener = socket.create_server((ip, port or free_port()))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
