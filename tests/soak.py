@@ -11,7 +11,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from support.home import ME, ROOT, Home, reply, wait_until
+from support.home import ME, ROOT, Home, reply
 from support.programs import family
 
 FAR = "far.example.net"
@@ -46,11 +45,7 @@ class Homes:
         self.near, self.far = Home("alice", "bob", "gone"), Home(f"dave@{FAR}")
         self.far.control(locals=f"{FAR}\n")
         self.near.control(relayclients="127.0.0.1\n", smtproutes=f"{FAR}:127.0.0.1:{self.far.port}\n")
-        path = self.near.path / "mail/gone/.qmail"
-        path.write_text("|echo nobody here; exit 100\n")
-        path.chmod(0o600)
-        owner = os.stat(path.parent)
-        os.chown(path, owner.st_uid, owner.st_gid)
+        self.near.qmail("gone", "|echo nobody here; exit 100\n")
         self.both = (self.near, self.far)
         for home in self.both:
             home.start()
@@ -66,25 +61,12 @@ class Homes:
 
     def left(self):
         """The acknowledged messages in both queues."""
-        paths = [path for home in self.both for place in ("new", "wait", "hold")
-                 for path in (home.path / "queue" / place).glob("*/*")]
-        return sum([b"\nok\n" in _content(path) for path in paths])
+        return sum([len(home.accepted()) for home in self.both])
 
     def run_all(self):
         """Have everything tried now."""
         for home in self.both:
-            try:
-                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                    sock.sendto(b"*scan\n*run", str(home.path / "run/trigger"))
-            except OSError:
-                pass            # mq-send is just being started
-
-
-def _content(path):
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
+            home.trigger("*scan", "*run")
 
 
 class Load:
@@ -202,20 +184,8 @@ class Killer(threading.Thread):
                 pass
 
     def _crash(self, home):
-        home.stop(signal.SIGKILL)
-        wait_until(lambda: is_free(home.address), "all programs gone")
-        home.start()
+        home.crash()
         self.counts["all SIGKILL"] += 1
-
-
-def is_free(address):
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(address)
-        except OSError:
-            return False
-        return True
 
 
 def wait_for_the_queues(homes):

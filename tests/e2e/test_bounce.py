@@ -17,7 +17,7 @@ from mqmail.net.blocking import over_socket
 from mqmail.net.session import Session
 from mqmail.queue import ids, record
 from mqmail.xmtp.client import FILE, Transaction
-from support.home import ROOT, SECONDS, wait_until
+from support.home import SECONDS, start_alone, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -36,13 +36,7 @@ class Rig:
         self.running = {}
 
     def start(self, name):
-        ready, announce = os.pipe()
-        self.running[name] = subprocess.Popen(
-            [ROOT / "bin" / name, "--home", self.path, "--ready-fd", str(announce)],
-            stdin=subprocess.DEVNULL, stderr=self.log, pass_fds=[announce])
-        os.close(announce)
-        with os.fdopen(ready, "rb") as file:
-            assert file.read(1) == b"\n"
+        self.running[name] = start_alone(name, self.path, self.log)
 
     def stop(self, *names):
         for name in names or list(self.running):

@@ -40,11 +40,7 @@ def world(new_home):
     home = new_home("alice", "bob")
     clock = Clock(home)
     home.control(relayclients="127.0.0.1\n", smtproutes=f":127.0.0.1:{free_port()}\n")
-    path = home.path / "mail/bob/.qmail"
-    path.write_text(f"|test -e {home.path}/open || exit 111\n./Maildir/\n")
-    path.chmod(0o600)
-    owner = os.stat(path.parent)
-    os.chown(path, owner.st_uid, owner.st_gid)
+    home.qmail("bob", f"|test -e {home.path}/open || exit 111\n./Maildir/\n")
     home.start()
     id = home.deliver(f"bob@{ME}", "dave@far.example.net", sender=f"alice@{ME}")
     for address in (f"bob@{ME}", "dave@far.example.net"):

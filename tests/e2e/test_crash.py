@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -29,11 +28,7 @@ _MARK = re.compile(rb"^Subject: (crash-\S+)\n", re.MULTILINE)
 def home():
     """One home for all kills: each follows on what the one before has left."""
     home = Home("alice", "bob", "carol")
-    path = home.path / "mail/carol/.qmail"
-    path.write_text("|echo nobody here; exit 100\n")
-    owner = os.stat(path.parent)
-    os.chown(path, owner.st_uid, owner.st_gid)
-    path.chmod(0o600)
+    home.qmail("carol", "|echo nobody here; exit 100\n")
     yield home.start()
     home.remove()
 
@@ -123,28 +118,11 @@ def empty_the_queue(home):
         nonlocal run_at
         if time.monotonic() >= run_at:
             run_at = time.monotonic() + 0.2
-            try:
-                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                    sock.sendto(b"*scan\n*run", str(home.path / "run/trigger"))
-            except OSError:
-                pass                    # mq-send is just being started
-        return not records(home)
+            home.trigger("*scan", "*run")
+        return not home.accepted()
 
     wait_until(is_empty, "the acknowledged messages gone from the queue", deadline - time.monotonic())
     assert list((home.path / "queue/bad").iterdir()) == []
-
-
-def records(home):
-    """The records that say ok."""
-    found = []
-    for place in ("new", "wait", "hold"):
-        for path in (home.path / "queue" / place).glob("*/*"):
-            try:
-                if b"\nok\n" in path.read_bytes():
-                    found.append(path)
-            except FileNotFoundError:
-                pass
-    return found
 
 
 def arrived(home, name):
@@ -162,23 +140,6 @@ def arrived(home, name):
     return found
 
 
-def kill_all(home):
-    """As when the machine stops, but for the disk."""
-    home.stop(signal.SIGKILL)
-    wait_until(lambda: is_free(home.address), "all programs gone")
-    home.start()
-
-
-def is_free(address):
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(address)
-        except OSError:
-            return False
-        return True
-
-
 @pytest.mark.parametrize(("name", "worker"), [*((name, False) for name in PARENTS),
                                               *((name, True) for name in WORKERS)])
 def test_nothing_acknowledged_is_lost(home, name, worker, record_property):
@@ -187,7 +148,7 @@ def test_nothing_acknowledged_is_lost(home, name, worker, record_property):
 
 
 def test_nothing_acknowledged_is_lost_when_all_are_killed(home, record_property):
-    check(home, "all", lambda: kill_all(home), record_property)
+    check(home, "all", home.crash, record_property)
 
 
 def check(home, label, harm, record_property):

@@ -8,13 +8,11 @@ mq-start, or everything is. MQMAIL_CRASH=all: each state in both ways (``make cr
 
 import itertools
 import os
-import queue
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from support import tracing
-from support.crashing import BOUNCING, PROGRAMS, SCENARIOS, KillAt, System, check, settle
+from support.crashing import BOUNCING, PROGRAMS, SCENARIOS, KillAt, check, in_lanes, settle
 from support.launcher import Launcher
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600),
@@ -30,24 +28,8 @@ CASES = [(scenario, program) for scenario in SCENARIOS for program in PROGRAMS
 def results():
     """Case to the future of (states, duplicates): all are worked on at the same time, in LANES homes."""
     launcher = Launcher()
-    systems = queue.SimpleQueue()
-    made = [System(launcher) for _ in range(LANES)]
-    for system in made:
-        systems.put(system)
-
-    def work(scenario, program):
-        system = systems.get()
-        try:
-            return crash(system, scenario, program)
-        finally:
-            system.reset()
-            systems.put(system)
-
-    pool = ThreadPoolExecutor(LANES)
-    yield {case: pool.submit(work, *case) for case in CASES}
-    pool.shutdown(cancel_futures=True)
-    for system in made:
-        system.remove()
+    with in_lanes(launcher, LANES, crash, CASES) as futures:
+        yield dict(zip(CASES, futures, strict=True))
     launcher.close()
 
 

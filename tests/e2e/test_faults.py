@@ -8,13 +8,11 @@ Each call is tried with one of the errors in turn. MQMAIL_CRASH=all: with each o
 import errno
 import itertools
 import os
-import queue
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from support import tracing
-from support.crashing import BOUNCING, PROGRAMS, SCENARIOS, System, check, settle
+from support.crashing import BOUNCING, PROGRAMS, SCENARIOS, check, in_lanes, settle
 from support.launcher import Launcher
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800),
@@ -57,24 +55,9 @@ class FailAt:
 def results():
     """Case to the futures of numbers of states: all are worked on at the same time, in LANES homes."""
     launcher = Launcher()
-    systems = queue.SimpleQueue()
-    made = [System(launcher) for _ in range(LANES)]
-    for system in made:
-        systems.put(system)
-
-    def work(scenario, program, first):
-        system = systems.get()
-        try:
-            return fail(system, scenario, program, first)
-        finally:
-            system.reset()
-            systems.put(system)
-
-    pool = ThreadPoolExecutor(LANES)
-    yield {case: [pool.submit(work, *case, n) for n in range(1, PARTS + 1)] for case in CASES}
-    pool.shutdown(cancel_futures=True)
-    for system in made:
-        system.remove()
+    parts = [(*case, first) for case in CASES for first in range(1, PARTS + 1)]
+    with in_lanes(launcher, LANES, fail, parts) as futures:
+        yield {case: futures[PARTS * n:PARTS * (n + 1)] for n, case in enumerate(CASES)}
     launcher.close()
 
 

@@ -63,20 +63,12 @@ class Load:
             thread.join()
 
 
-def qmail_file(home, name, text):
-    path = home.path / "mail" / name / ".qmail"
-    path.write_text(text)
-    owner = os.stat(path.parent)
-    os.chown(path, owner.st_uid, owner.st_gid)
-    path.chmod(0o600)
-
-
 def test_beside_a_system_under_load(new_home):
     """alice gets her mail at once, bob's has to wait, carol's comes back to alice: messages are written,
     moved, appended to and removed all the time; none of it is a problem, and nothing is lost."""
     home = new_home("alice", "bob", "carol")
-    qmail_file(home, "bob", "|exit 111\n")
-    qmail_file(home, "carol", "|exit 100\n")
+    home.qmail("bob", "|exit 111\n")
+    home.qmail("carol", "|exit 100\n")
     home.start()
     load = Load(home)
     try:
@@ -90,7 +82,7 @@ def test_beside_a_system_under_load(new_home):
     assert not home.log("event=bug")
     assert not home.log("event=queue_odd_file")
     assert list((home.path / "queue/bad").iterdir()) == []
-    qmail_file(home, "bob", "./Maildir/\n")
+    home.qmail("bob", "./Maildir/\n")
 
     def done():
         os.kill(home.daemons()["mq-send"], signal.SIGALRM)

@@ -33,10 +33,7 @@ def homes():
     near.control(relayclients="127.0.0.1\n", smtproutes=f"{FAR}:127.0.0.1:{far.port}\n",
                  concurrencylocal="3\n")
     for name, text in (("gone", "|exit 100\n"), ("prog", "|true\n./Maildir/\n")):
-        path = near.path / "mail" / name / ".qmail"
-        path.write_text(text)
-        path.chmod(0o600)
-        os.chown(path, *owner_of(path.parent))
+        near.qmail(name, text)
     for home in (near, far):
         home.start()
     yield near, far

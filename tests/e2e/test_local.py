@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import threading
 from pathlib import Path
 
@@ -23,20 +22,9 @@ def accounts():
         yield made
 
 
-def instruct(home, mailbox, text, name=".qmail"):
-    """Write a .qmail file of a virtual mailbox."""
-    path = home.path / "mail" / mailbox / name
-    owner = os.stat(path.parent)
-    path.write_text(text)
-    path.chmod(0o600)
-    os.chown(path, owner.st_uid, owner.st_gid)
-    return path
-
-
 def run_queue(home):
     """Have mq-send try everything now."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(b"*run", str(home.path / "run/trigger"))
+    home.trigger("*run")
 
 
 def waiting(home):
@@ -68,7 +56,7 @@ def owned(path):
 # Virtual mailboxes
 
 def test_all_kinds_of_instructions(home):
-    instruct(home, "alice", "# four kinds\n./Maildir/\n./box\n|cat >program\n&bob\n")
+    home.qmail("alice", "# four kinds\n./Maildir/\n./box\n|cat >program\n&bob\n")
     home.deliver(f"alice@{ME}", text=b"Subject: four\r\n\r\nFrom here\r\n")
     assert b"\nFrom here\n" in home.wait_for("bob")[0]
     top = home.path / "mail/alice"
@@ -81,7 +69,7 @@ def test_all_kinds_of_instructions(home):
 
 
 def test_a_program_that_fails_for_now_is_run_again(home):
-    instruct(home, "alice", "|[ -e tried ] || { touch tried; echo not yet; exit 111; }\n./Maildir/\n")
+    home.qmail("alice", "|[ -e tried ] || { touch tried; echo not yet; exit 111; }\n./Maildir/\n")
     id = home.deliver(f"alice@{ME}")
     line = home.wait_for_log("event=deferred", "status=4.3.0", "not+20yet")
     assert id.removeprefix("id=") in line
@@ -93,7 +81,7 @@ def test_a_program_that_fails_for_now_is_run_again(home):
 
 
 def test_alarm_runs_the_queue_too(home):
-    instruct(home, "alice", "|[ -e tried ] || { touch tried; exit 111; }\n")
+    home.qmail("alice", "|[ -e tried ] || { touch tried; exit 111; }\n")
     home.deliver(f"alice@{ME}")
     wait_until(lambda: waiting(home), "it waits")
     os.kill(home.daemons()["mq-send"], signal.SIGALRM)
@@ -101,7 +89,7 @@ def test_alarm_runs_the_queue_too(home):
 
 
 def test_a_program_that_refuses_makes_a_report(home):
-    instruct(home, "alice", "|echo retry=1 said=nothing you are not welcome; exit 100\n")
+    home.qmail("alice", "|echo retry=1 said=nothing you are not welcome; exit 100\n")
     home.deliver(f"alice@{ME}", sender=f"bob@{ME}")
     text = home.wait_for("bob")[0]
     assert b"you are not welcome" in text
@@ -111,7 +99,7 @@ def test_a_program_that_refuses_makes_a_report(home):
 
 def test_what_a_program_says_is_no_fact(home):
     """A word like retry=1 in its output does not make mq-send come back every second."""
-    instruct(home, "alice", "|echo retry=1 status=2.0.0; exit 111\n")
+    home.qmail("alice", "|echo retry=1 status=2.0.0; exit 111\n")
     home.deliver(f"alice@{ME}")
     line = home.wait_for_log("event=deferred")
     seconds = int(next(word for word in line.split() if word.startswith("retry="))[6:])
@@ -121,8 +109,8 @@ def test_what_a_program_says_is_no_fact(home):
 
 def test_a_loop_of_forwards_ends_in_one_report(new_home):
     home = new_home("alice", "bob", "carol").start()
-    instruct(home, "alice", "&bob\n")
-    instruct(home, "bob", "&alice\n")
+    home.qmail("alice", "&bob\n")
+    home.qmail("bob", "&alice\n")
     home.deliver(f"alice@{ME}", sender=f"carol@{ME}")
     home.wait_for("carol")
     home.wait_until_empty()
@@ -131,7 +119,7 @@ def test_a_loop_of_forwards_ends_in_one_report(new_home):
 
 def test_an_alias_and_a_list(new_home):
     home = new_home("alice", "bob", "carol")
-    instruct(home, "bob", "|exit 100\n")
+    home.qmail("bob", "|exit 100\n")
     home.control(aliases="both: alice, carol\nlist: alice, bob\nowner-list: carol\n")
     home.start()
     home.deliver(f"both@{ME}")
@@ -146,7 +134,7 @@ def test_an_alias_and_a_list(new_home):
 
 
 def test_details_and_extensions(home):
-    instruct(home, "alice", "./list\n", ".qmail-list-default")
+    home.qmail("alice", "./list\n", ".qmail-list-default")
     home.deliver(f"alice+shop@{ME}", f"Alice-List-One@{ME}")
     assert f"\nDelivered-To: alice+shop@{ME}\n".encode() in home.wait_for("alice")[0]
     home.wait_until_empty()
@@ -200,7 +188,7 @@ def test_a_mailbox_made_after_the_start(home):
 def test_term_waits_for_a_delivery(home):
     """Once, whole, and nothing of it is left in the queue."""
     top = home.path / "mail/alice"
-    instruct(home, "alice", "|touch started; read word <go; echo $word >>ran\n")
+    home.qmail("alice", "|touch started; read word <go; echo $word >>ran\n")
     os.mkfifo(top / "go")
     os.chown(top / "go", os.stat(top).st_uid, -1)
     home.deliver(f"alice@{ME}")
@@ -221,7 +209,7 @@ def children(pid):
 
 def test_a_program_can_be_interrupted_as_usual(home):
     """None of our own settings of signals and descriptors reach it."""
-    instruct(home, "alice", "|grep ^SigIgn: /proc/self/status >ignored; ls /proc/$$/fd >open\n")
+    home.qmail("alice", "|grep ^SigIgn: /proc/self/status >ignored; ls /proc/$$/fd >open\n")
     home.deliver(f"alice@{ME}")
     home.wait_until_empty()
     ignored = int((home.path / "mail/alice/ignored").read_text().split()[1], 16)
@@ -410,9 +398,9 @@ def test_mq_local_says_what_went_wrong(new_home):
     home = new_home("alice")
     assert mq_local(home, "--mailbox", "", f"who@{ME}") == (
         100, f"failed 5.1.1 who@{ME} has no mailbox here\n")
-    instruct(home, "alice", "|echo two; echo lines; exit 100\n")
+    home.qmail("alice", "|echo two; echo lines; exit 100\n")
     assert mq_local(home, "--mailbox", "<>", f"alice@{ME}") == (100, "failed 5.3.0 two lines\n")
-    instruct(home, "alice", "|exit 1\n")
+    home.qmail("alice", "|exit 1\n")
     assert mq_local(home, "--mailbox", "<>", f"alice@{ME}") == (
         111, "deferred 4.3.0 program failed for now (exit 1)\n")
     for arguments in (["alice"], ["--mail", "", "a@b.example"], ["", "not an address"], []):
@@ -421,7 +409,7 @@ def test_mq_local_says_what_went_wrong(new_home):
 
 
 def test_mq_local_forwards_through_the_queue(home):
-    instruct(home, "alice", "&bob\n")
+    home.qmail("alice", "&bob\n")
     assert mq_local(home, "--mailbox", "ann@example.net", f"alice@{ME}") == (
         0, f"forwarded 2.0.0 bob@{ME}\n")
     (text,) = home.wait_for("bob")

@@ -11,7 +11,6 @@ accepted.
 
 import fcntl
 import os
-import queue
 import random
 import re
 import shutil
@@ -29,7 +28,7 @@ from mqmail.base.failure import BadFile
 from mqmail.queue import ids
 from mqmail.queue import record as records
 from support import tracing
-from support.crashing import SCENARIOS, SECONDS, System, copies, settle
+from support.crashing import SCENARIOS, SECONDS, System, copies, in_lanes, settle
 from support.diskmodel import Disk
 from support.home import ME, wait_until
 from support.launcher import Launcher
@@ -257,25 +256,10 @@ def test_everything_comes_to_its_end_after_a_cut(launcher, recordings, name, rec
     states = list({(frozenset(files.items()), accepted): (files, accepted)
                    for files, accepted, _ in recording.states()}.values())
     chosen = random.Random(name).sample(states, min(STARTS, len(states)))
-    systems = queue.SimpleQueue()
-    made = [System(launcher) for _ in range(LANES)]
-    for system in made:
-        systems.put(system)
-
-    def work(state):
-        system = systems.get()
-        try:
-            start_on(system, recording, *state)
-        finally:
-            system.kill()
-            systems.put(system)
-
-    try:
-        with ThreadPoolExecutor(LANES) as pool:
-            list(pool.map(work, chosen))
-    finally:
-        for system in made:
-            system.remove()
+    cases = [(recording, *state) for state in chosen]
+    with in_lanes(launcher, LANES, start_on, cases) as starts:
+        for start in starts:
+            start.result()
     record_property("starts", len(chosen))
     print(f"power cut: {name}: started on {len(chosen)} of {len(states)} states")
 

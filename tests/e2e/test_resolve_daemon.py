@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from support.home import ME, ROOT, SECONDS, wait_until
+from support.home import ME, SECONDS, start_alone, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -33,14 +33,8 @@ class Daemon:
         self.home = home
         owner = pwd.getpwuid(os.stat(home.path).st_uid)
         user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-        ready, announce = os.pipe()
-        self.process = subprocess.Popen(
-            [f"{ROOT}/bin/mq-resolve", "--home", str(home.path), "--ready-fd", str(announce)],
-            pass_fds=[announce], stderr=subprocess.PIPE,
-            **(user if os.getuid() == 0 else {}))
-        os.close(announce)
-        assert os.read(ready, 1) == b"\n"
-        os.close(ready)
+        self.process = start_alone("mq-resolve", home.path, subprocess.PIPE,
+                                   **(user if os.getuid() == 0 else {}))
         os.set_blocking(self.process.stderr.fileno(), False)
         self.log = ""
 

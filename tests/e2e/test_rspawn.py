@@ -16,7 +16,7 @@ from mqmail.net.session import Session
 from mqmail.xmtp.client import FILE, Transaction
 from mqmail.xmtp.reply import facts_of
 from support.badserver import CLOSE, OFFER, READ, SILENT, BadServer
-from support.home import ROOT, SECONDS, Home, free_port, wait_until
+from support.home import SECONDS, Home, free_port, start_alone, wait_until
 from support.programs import need
 
 pytestmark = pytest.mark.e2e
@@ -34,13 +34,7 @@ class Rig:
         self.home.control(**{"timeoutremote": f"{PATIENCE}\n", "timeoutconnect": f"{PATIENCE}\n",
                              "helohost": "we.example\n", **control})
         self.log = open(self.home.path / "log", "w")  # noqa: SIM115  closed in stop()
-        ready, announce = os.pipe()
-        self.process = subprocess.Popen(
-            [ROOT / "bin" / "mq-rspawn", "--home", self.home.path, "--ready-fd", str(announce)],
-            stdin=subprocess.DEVNULL, stderr=self.log, pass_fds=[announce])
-        os.close(announce)
-        with os.fdopen(ready, "rb") as file:
-            assert file.read(1) == b"\n", (self.home.path / "log").read_text()
+        self.process = start_alone("mq-rspawn", self.home.path, self.log)
 
     def stop(self):
         if self.process.poll() is None:

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import threading
 import time
 
@@ -13,7 +11,7 @@ import pytest
 from mqmail.base import xtext
 from mqmail.queue import ids, lines, record
 from mqmail.queue.record import Envelope, Recipient
-from support.home import ROOT, SECONDS, Home, owner_name, wait_until
+from support.home import SECONDS, Home, owner_name, start_alone, wait_until
 from support.lmtpservice import LmtpService
 
 pytestmark = pytest.mark.e2e
@@ -37,13 +35,7 @@ class Rig:
 
     def start(self):
         self._log = open(f"{self.home.top}/log", "a")  # noqa: SIM115  closed in stop()
-        ready, announce = os.pipe()
-        self.process = subprocess.Popen(
-            [ROOT / "bin" / "mq-send", "--home", self.home.path, "--ready-fd", str(announce)],
-            stdin=subprocess.DEVNULL, stderr=self._log, pass_fds=[announce])
-        os.close(announce)
-        with os.fdopen(ready, "rb") as file:
-            assert file.read(1) == b"\n", self.home.log()
+        self.process = start_alone("mq-send", self.home.path, self._log)
 
     def stop(self):
         if self.process is not None:
@@ -84,10 +76,6 @@ class Rig:
         path.write_bytes(data)
         shutil.chown(path, self._owner)
         return path
-
-    def tell(self, *words):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto("\n".join(words).encode(), str(self.home.path / "run/trigger"))
 
     def record(self, id):
         """The record as it is, None when the message is finished."""
@@ -162,11 +150,11 @@ def test_only_who_waits_for_the_site_is_brought_forward(rig):
     one = rig(answer)
     one.start()
     id = one.put("x@dead.example", "y@grey.example", "z@dead.example")
-    one.tell(id)
+    one.home.trigger(id)
     one.wait_for(3, "deferred")
     up.set()
     other = one.put("o@other.example")
-    one.tell(other)
+    one.home.trigger(other)
     one.wait_for(2, "delivered", id=id)
     assert sorted(one.remote.addresses()) == [
         "o@other.example", "x@dead.example", "x@dead.example", "y@grey.example", "z@dead.example",
@@ -177,10 +165,10 @@ def test_only_who_waits_for_the_site_is_brought_forward(rig):
 def test_a_message_of_whom_nobody_is_asked_still_expires(rig):
     one = rig(lambda ask: "451 4.4.1 site=mx.dead retry=600 host=mx.dead said=no+20answer")
     one.start()
-    one.tell(one.put("x@dead.example"))
+    one.home.trigger(one.put("x@dead.example"))
     one.wait_for(1, "deferred")
     old = one.put("y@dead.example", at=time.time() - 8 * DAY)
-    one.tell(old)
+    one.home.trigger(old)
     [failed] = one.wait_for(1, "failed", id=old)
     assert (failed["status"], failed["asked"]) == ("5.4.7", "no")
     assert failed["said"].endswith("last: no answer")
@@ -193,7 +181,7 @@ def test_who_forces_a_run_has_everybody_asked_about(rig):
     one = rig(lambda ask: "451 4.4.1 site=mx.dead retry=600")
     one.start()
     for number in range(5):
-        one.tell(one.put(f"u{number}@dead.example"))
+        one.home.trigger(one.put(f"u{number}@dead.example"))
     one.wait_for(5, "deferred")
     one.process.send_signal(signal.SIGALRM)
     one.wait_for(10, "deferred")
@@ -205,7 +193,7 @@ def test_a_hint_without_a_site_is_for_its_recipient_alone(rig):
     one = rig(lambda ask: "451 4.4.1 retry=300")
     one.start()
     made = [one.put("x@late.example"), one.put("y@late.example")]
-    one.tell(*made)
+    one.home.trigger(*made)
     found = one.wait_for(2, "deferred")
     assert {int(line["retry"]) for line in found} <= {299, 300}
     assert len(one.remote.asked) == 2
@@ -218,7 +206,7 @@ def test_hints_that_make_no_sense_cost_no_mail(rig):
     one = rig(lambda ask: f"451 4.4.1 {hints[int(ask.address.partition('@')[0])]}")
     one.start()
     for number in range(len(hints)):
-        one.tell(one.put(f"{number}@d{number}.example"))
+        one.home.trigger(one.put(f"{number}@d{number}.example"))
     found = one.wait_for(len(hints), "deferred")
     assert all(0 <= int(line["retry"]) <= 86400 for line in found)
 
@@ -238,7 +226,7 @@ def test_facts_are_in_the_log_and_in_the_record(rig):
     one = rig(answer)
     one.start()
     id = one.put("x@a.example", "y@a.example")
-    one.tell(id)
+    one.home.trigger(id)
     [line] = one.wait_for(1, "delivered")
     assert [line[name] for name in ("host", "tls", "secs", "said")] == [
         "mx.example[192.0.2.1]:25", "TLSv1.3:AES", "0.25", "250 taken"]
@@ -256,7 +244,7 @@ def test_relayed_is_told_unless_the_next_hop_reports_itself(rig, fact, told):
     one = rig(lambda ask: f"250 2.0.0 site=mx.example{fact}")
     one.start()
     id = one.put(Recipient("1", "remote", "x@a.example", ("success", "failure")))
-    one.tell(id)
+    one.home.trigger(id)
     one.wait_for(1, "finished", id=id)
     assert [line["action"] for line in one.events("told", id=id)] == told
     assert "NOTIFY=SUCCESS,FAILURE" in one.remote.asked[0].rcpt
@@ -266,7 +254,7 @@ def test_a_restart_forgets_sites_and_loses_nobody(rig):
     one = rig(lambda ask: "451 4.4.1 site=mx.dead retry=1")
     one.start()
     made = [one.put(f"u{n}@dead.example") for n in range(20)]
-    one.tell(*made)
+    one.home.trigger(*made)
     one.wait_for(20, "deferred")
     one.stop()
     assert all(one.record(id).current()[0].kind == "wait" for id in made)

@@ -106,8 +106,7 @@ def test_an_id_that_is_said_to_be_new_is_found_where_it_waits(held):
     release(held)                   # mq-send finds no record, and forgets the id
     held.wait_for_log("event=run_all")
     hidden.rename(record(held, id))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(id.encode(), str(held.path / "run/trigger"))
+    held.trigger(id)
     held.wait_for("alice")
 
 

@@ -3,17 +3,19 @@ true afterwards, whatever was killed or refused on the way."""
 
 import itertools
 import os
+import queue
 import re
 import select
 import shutil
 import signal
-import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from mqmail.base.failure import Failure
 from mqmail.net.submit import submit
 from mqmail.queue import ids
-from support.home import ME, PAUSE, Home
+from support.home import ME, PAUSE, Home, accepted
 from support.tracing import CHANGES, KILL, Tracer
 
 PROGRAMS = ("mq-queue", "mq-send", "mq-local", "mq-bounce")
@@ -158,13 +160,6 @@ class System:
         """From now on there is none."""
         shutil.rmtree(self.path / "mail/later/Box/tmp", ignore_errors=True)
 
-    def trigger(self, words):
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.sendto(words, str(self.path / "run/trigger"))
-        except OSError:
-            pass                        # mq-send is just being started
-
     # Looking
 
     def records(self, places=("new", "wait", "hold")):
@@ -173,11 +168,8 @@ class System:
         for id in sorted(self.ids):
             for place in places:
                 path = self.path / "queue" / place / ids.directory(id) / id
-                try:
-                    if b"\nok\n" in path.read_bytes():
-                        found.append(path)
-                except FileNotFoundError:
-                    pass
+                if accepted(path):
+                    found.append(path)
         return found
 
     def arrived(self):
@@ -234,6 +226,31 @@ def copies(files):
     return found
 
 
+@contextmanager
+def in_lanes(launcher, lanes, work, cases):
+    """The futures of *work*(system, *case) for all *cases*, done at the same time in *lanes* homes."""
+    systems = queue.SimpleQueue()
+    made = [System(launcher) for _ in range(lanes)]
+    for system in made:
+        systems.put(system)
+
+    def work_on(case):
+        system = systems.get()
+        try:
+            return work(system, *case)
+        finally:
+            system.reset()
+            systems.put(system)
+
+    pool = ThreadPoolExecutor(lanes)
+    try:
+        yield [pool.submit(work_on, case) for case in cases]
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for system in made:
+            system.remove()
+
+
 class KillAt:
     """A judge that has *program* killed at its *number*-th call that changes something. *all*: with it,
     everything else."""
@@ -263,13 +280,13 @@ def settle(system, scenario, mark, accepted, stop=lambda: False):
         accepted = accepted or system.put(scenario, mark)
         if scenario.later and accepted and system.records(("wait",)):
             system.open_later()
-            system.trigger(b"*run")
+            system.home.trigger("*run")
         if accepted and is_settled(system, scenario, mark):
             break
         assert time.monotonic() < deadline, f"{system.records()} {system.arrived()}\n{system.tail()}"
         turn = next(turns)
         if turn % 15 == 0:
-            system.trigger(b"*run\n*scan" if turn % 45 == 15 else b"*run")
+            system.home.trigger("*run", *["*scan"] * (turn % 45 == 15))
         time.sleep(PAUSE)
     return accepted
 

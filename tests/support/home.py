@@ -30,16 +30,22 @@ def wait_until(condition, what, seconds=SECONDS):
 _ports = iter(range(20000 + os.getpid() * 61 % 8000, 32000))
 
 
+def is_free(address):
+    """Whether nobody listens there."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(address)
+        except OSError:
+            return False
+        return True
+
+
 def free_port():
     """A loopback port that nobody listens on, another each time, and none that the system hands out for
     outgoing connections: nobody takes it before it is listened on."""
     for port in _ports:
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if is_free(("127.0.0.1", port)):
             return port
     raise AssertionError("no port is left")
 
@@ -51,6 +57,35 @@ def run(name, *arguments, root=ROOT, text=b"", check=True, **options):
     if check:
         assert done.returncode == 0, f"{name}: {done.returncode} {done.stderr.decode()}"
     return done
+
+
+def trigger(home, *words):
+    """Send mq-send of the home at the path *home* hints: ids, ``*run``, ``*scan``. It may be just being
+    started: then they are lost."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto("\n".join(words).encode(), str(home / "run/trigger"))
+    except OSError:
+        pass
+
+
+def accepted(path):
+    """Whether the file *path* is a record that says ok."""
+    try:
+        return b"\nok\n" in path.read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def start_alone(name, home, log, **options):
+    """One program of bin/ on the home at the path *home*, ready; its log goes to the file *log*."""
+    ready, announce = os.pipe()
+    process = subprocess.Popen([f"{ROOT}/bin/{name}", "--home", str(home), "--ready-fd", str(announce)],
+                               stdin=subprocess.DEVNULL, stderr=log, pass_fds=[announce], **options)
+    os.close(announce)
+    with open(ready, "rb") as file:
+        assert file.read(1) == b"\n", f"{name} is not ready"
+    return process
 
 
 class Home:
@@ -93,6 +128,24 @@ class Home:
             path.write_text(text)
             os.chown(path, owner.st_uid, owner.st_gid)
 
+    def qmail(self, user, text, name=".qmail"):
+        """Write a .qmail file of a user's mailbox, owned as that is; its path."""
+        path = self.path / "mail" / user / name
+        path.write_text(text)
+        owner = os.stat(path.parent)
+        os.chown(path, owner.st_uid, owner.st_gid)
+        path.chmod(0o600)
+        return path
+
+    def trigger(self, *words):
+        """See trigger()."""
+        trigger(self.path, *words)
+
+    def accepted(self):
+        """The records of acknowledged messages."""
+        return [path for place in ("new", "wait", "hold")
+                for path in (self.path / "queue" / place).glob("*/*") if accepted(path)]
+
     def start(self, wait=True):
         """Start everything; returns when mail is accepted."""
         ready, announce = os.pipe()
@@ -128,6 +181,12 @@ class Home:
             raise
         finally:
             self.process = None
+
+    def crash(self):
+        """As when the machine stops, but for the disk; and start again."""
+        self.stop(signal.SIGKILL)
+        wait_until(lambda: is_free(self.address), "all programs gone")
+        self.start()
 
     def remove(self):
         """Stop it and remove the home."""

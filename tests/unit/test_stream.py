@@ -78,3 +78,17 @@ def test_a_descriptor_that_cannot_wait_leaves_nothing_behind(loop):
     assert theirs.recv(READ_SIZE) == b"more"
     stream.close()
     theirs.close()
+
+
+def test_a_peer_is_there_until_it_closes(loop):
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    ours.setblocking(False)
+    stream = Stream(loop, ours, Deadlines(loop))
+    assert stream.is_there()
+    theirs.sendall(b"x")
+    assert stream.is_there()
+    assert stream.read_now() == b"x"
+    theirs.close()
+    assert not stream.is_there()
+    stream.close()
+    assert not stream.is_there()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import nullcontext
 
 import pytest
 
@@ -31,21 +32,13 @@ def throttles(text):
     return lines.parse("throttles", text.encode(), parse_throttles, "")
 
 
-class NoLock:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-
 def cells(octets):
     return memoryview(bytearray(octets)).cast("I")
 
 
 def throttle(columns=1, column=0, names=64, lock=None):
     return Throttle(Sessions(cells(Sessions.size(names, columns)), columns, column, SEED),
-                    Happenings(cells(Happenings.size(names)), SEED), lock or NoLock())
+                    Happenings(cells(Happenings.size(names)), SEED), lock or nullcontext())
 
 
 # --- control/throttles ---

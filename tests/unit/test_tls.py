@@ -179,7 +179,7 @@ def test_a_server_under_tls_too(shell, authority, pair):
 
     async def serve(stream):
         tls = TlsStream(stream, server_context(pair), server=True)
-        await tls.handshake()
+        await tls.begin(20.0)
         tls.write(b"hello")
         return await tls.read()
 

@@ -7,11 +7,9 @@ given. It has a number of seconds; after them its process group is ended.
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import time
 
+from mqmail.base import child
 from mqmail.base.failure import Temporary
 
 TYPE_CHECKING = False
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
 SECONDS = 20.0
 MOST_OUTPUT = 4096          # octets; a pipe takes as much at once
+_GRACE = 1.0                # seconds between SIGTERM and SIGKILL
 LONGEST_CHECK = 512         # octets on descriptor 3 (checkpassword's interface)
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _THREE = 'exec "$@" 3<&0 0</dev/null'       # what comes on descriptor 0 is to be on 3
@@ -66,60 +65,29 @@ def run(words: Sequence[str], data: bytes, seconds: float,
     import subprocess
     deadline = time.monotonic() + seconds
     try:
-        child = subprocess.Popen(
+        program = subprocess.Popen(
             list(words), cwd="/", env={"PATH": _PATH, **environ}, bufsize=0, umask=0o077,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True)
     except OSError as error:
         raise Temporary(f"{words[0]}: {error.strerror}") from None
     try:
-        _give(child, data)
-        output = _output(child, deadline)
-        return child.wait(max(0.0, deadline - time.monotonic())), output
-    except (TimeoutError, subprocess.TimeoutExpired):
-        raise Temporary(f"{words[0]}: has not ended within {seconds:g} seconds") from None
+        _give(program, data)
+        output = program.stdout.fileno()  # type: ignore[union-attr]
+        said, ended = child.listen(program, {output: MOST_OUTPUT}, deadline)
+        if not ended:
+            raise Temporary(f"{words[0]}: has not ended within {seconds:g} seconds")
+        return program.wait(), said[output]
     finally:
-        _end(child)
+        if program.poll() is None:
+            child.end(program, _GRACE)
+        program.stdout.close()  # type: ignore[union-attr]
 
 
-def _give(child: Popen[bytes], data: bytes) -> None:
-    assert child.stdin is not None
+def _give(program: Popen[bytes], data: bytes) -> None:
+    assert program.stdin is not None
     try:
-        child.stdin.write(data)
+        program.stdin.write(data)
     except BrokenPipeError:
         pass        # it does not want to know
-    child.stdin.close()
-
-
-def _output(child: Popen[bytes], deadline: float) -> bytes:
-    """What it prints until it ends; what is too much is thrown away."""
-    assert child.stdout is not None
-    fd, ending = child.stdout.fileno(), os.pidfd_open(child.pid)
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    poll.register(ending, select.POLLIN)
-    output = b""
-    try:
-        while (left := deadline - time.monotonic()) > 0:
-            ready = [number for number, _ in poll.poll(left * 1000)]
-            if fd in ready:
-                piece = os.read(fd, 65536)
-                output += piece[:MOST_OUTPUT - len(output)]
-                if not piece:
-                    poll.unregister(fd)
-            if ending in ready:     # seen before the pipe was: it held all that was printed
-                return output
-        raise TimeoutError
-    finally:
-        os.close(ending)
-
-
-def _end(child: Popen[bytes]) -> None:
-    assert child.stdout is not None
-    child.stdout.close()
-    if child.poll() is None:
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-        except OSError:
-            pass
-        child.wait()
+    program.stdin.close()

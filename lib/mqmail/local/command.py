@@ -7,9 +7,9 @@ because programs written for qmail seek in it.
 from __future__ import annotations
 
 import os
-import select
 import time
 
+from mqmail.base import child
 from mqmail.base.value import value
 from mqmail.local.spool import spool
 
@@ -25,8 +25,7 @@ DONE, DONE_STOP = 0, 99
 HARD = frozenset((64, 65, 70, 76, 77, 78, 100, 112))
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
-_SIGTERM, _SIGKILL = 15, 9
-_GRACE = 5.0     # seconds between the two
+_GRACE = 5.0            # seconds between SIGTERM and SIGKILL
 
 
 @value
@@ -44,17 +43,18 @@ def run(command: str, home: str, environment: dict[str, str], body: Body,
     *timeout* seconds its process group is ended. OSError when it cannot be started."""
     message, _ = spool(body.pieces(), home)
     try:
-        child = _start(command, home, {"PATH": PATH, **environment}, message)
+        program = _start(command, home, {"PATH": PATH, **environment}, message)
     finally:
         os.close(message)
     ended = False
     try:
-        said, ended = _listen(child, time.monotonic() + timeout)
-        return Outcome(child.wait() if ended else None, printable(said))
+        output = program.stdout.fileno()  # type: ignore[union-attr]
+        said, ended = child.listen(program, {output: MOST_OUTPUT}, time.monotonic() + timeout)
+        return Outcome(program.wait() if ended else None, printable(said[output]))
     finally:
         if not ended:
-            _end(child)
-        child.stdout.close()  # type: ignore[union-attr]
+            child.end(program, _GRACE)
+        program.stdout.close()  # type: ignore[union-attr]
 
 
 def _start(command: str, home: str, environment: dict[str, str], message: int) -> Popen[bytes]:
@@ -64,42 +64,6 @@ def _start(command: str, home: str, environment: dict[str, str], message: int) -
         ["/bin/sh", "-c", command], cwd=home, env=environment, bufsize=0, umask=0o077,
         stdin=message, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         close_fds=True, restore_signals=True, start_new_session=True)
-
-
-def _listen(child: Popen[bytes], deadline: float) -> tuple[bytes, bool]:
-    """(the first MOST_OUTPUT bytes it wrote, whether it ended in time). The rest is read and dropped.
-
-    What a process that it leaves behind may write later is not waited for.
-    """
-    said, output = b"", child.stdout.fileno()  # type: ignore[union-attr]
-    ending = os.pidfd_open(child.pid)
-    try:
-        poll = select.poll()
-        poll.register(ending, select.POLLIN)
-        poll.register(output, select.POLLIN)
-        while (left := deadline - time.monotonic()) > 0:
-            ready = [fd for fd, _ in poll.poll(left * 1000)]
-            if output in ready:
-                piece = os.read(output, 65536)     # all that a pipe holds
-                said += piece[:MOST_OUTPUT - len(said)]
-                if not piece:
-                    poll.unregister(output)
-            if ending in ready:
-                return said, True
-        return said, False
-    finally:
-        os.close(ending)
-
-
-def _end(child: Popen[bytes]) -> None:
-    """End its process group: a moment to remove lock files and the like, then by force."""
-    from subprocess import TimeoutExpired
-    for number in (_SIGTERM, _SIGKILL):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(_GRACE)
-        except (OSError, TimeoutExpired):
-            pass   # gone, or a set-uid program that is not ours to end
 
 
 def printable(raw: bytes) -> str:

@@ -13,8 +13,8 @@ import resource
 import signal
 import time
 
-from mqmail.base import lock, log, program, unix
-from mqmail.base.failure import Failure, Temporary, Usage
+from mqmail.base import homes, lock, log, program, unix
+from mqmail.base.failure import Failure, Usage
 from mqmail.base.value import value
 from mqmail.control import reader, rights
 from mqmail.net.lifeline import die_with_parent, set_name
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from mqmail.control.rights import Accounts
 
-HOME = "/var/mqmail"
 GRACE = 20.0            # seconds a worker has to end after TERM
 YOUNG = 10000           # objects that the collector leaves alone: sessions leave next to no cycles
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
@@ -38,7 +37,7 @@ def arguments(usage: str, argv: list[str]) -> tuple[str, int | None, dict[str, o
     ``--home`` and ``--ready-fd``."""
     from docopt import docopt
     found = docopt(usage, argv, True, None, True)
-    home = found["--home"] or os.environ.get("MQMAIL_HOME") or HOME
+    home = homes.chosen(found["--home"])
     text = found.get("--ready-fd")
     if text is not None and not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise Usage(f"--ready-fd {text}: say the number of an open descriptor")
@@ -91,15 +90,10 @@ def listen(name: str, accounts: Accounts | None) -> dict[str, unix.socket]:
 
 
 def enter(home: str) -> None:
-    """Work in the home; later paths are relative to it. A session is a descriptor: take all we may."""
+    """Work in the home. A session is a descriptor: take all we may."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    try:
-        os.chdir(home)
-        os.stat("control/me")
-    except OSError as error:
-        raise Temporary(f"{home} is no mqmail home ({error.strerror}): make one with "
-                        f"mq-setup --home {home}") from None
+    homes.enter(home)
 
 
 def become(name: str) -> None:

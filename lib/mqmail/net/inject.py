@@ -11,6 +11,7 @@ import os
 import time
 
 from mqmail import __version__
+from mqmail.base import homes
 from mqmail.base.failure import Usage
 from mqmail.control import reader
 from mqmail.mail import address, header, mailboxes
@@ -22,7 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-HOME = "/var/mqmail"
 PIECE = 65536
 LOOKED_AT = 4 * PIECE    # how much of a body is read before the queue is asked
 
@@ -33,7 +33,7 @@ _HOST_VARIABLES = {"defaulthost": "QMAILDEFAULTHOST", "defaultdomain": "QMAILDEF
 def leading(arguments: list[str], usage: str) -> tuple[str, str, list[str]]:
     """(home, what --help or --version has to say or "", the other arguments). ``--home DIR`` stands
     before all one-letter options; without it MQMAIL_HOME counts."""
-    home, rest = os.environ.get("MQMAIL_HOME") or HOME, arguments
+    home, rest = homes.chosen(), arguments
     while rest and rest[0][:2] == "--" and rest[0] != "--":
         word, equals, text = rest[0].partition("=")
         if word == "--help":

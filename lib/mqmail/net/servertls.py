@@ -13,8 +13,7 @@ import ssl
 from mqmail.base import files
 from mqmail.base.failure import BadFile
 from mqmail.net.certificate import end_point
-from mqmail.net.expired import Expired
-from mqmail.net.tls import TlsFailed, TlsStream
+from mqmail.net.tls import TlsStream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,17 +111,7 @@ def _trust(context: ssl.SSLContext, authorities: str) -> None:
 async def start_server(stream: Stream | BlockingStream, context: Context, seconds: float) -> TlsStream:
     """Shake hands with the client at the other end of *stream*, for at most *seconds*. Raises
     TlsFailed, with the stream closed."""
-    stream.expire_after(seconds)
-    tls = TlsStream(stream, context, server=True)
-    try:
-        await tls.handshake()
-    except TlsFailed:
-        stream.close()
-        raise
-    except Expired:
-        stream.close()
-        raise TlsFailed(f"no handshake within {seconds:g} s") from None
-    return tls
+    return await TlsStream(stream, context, server=True).begin(seconds)
 
 
 def binding_of(tls: TlsStream) -> bytes:

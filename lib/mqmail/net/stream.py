@@ -118,6 +118,13 @@ class Stream:
             return error.errno not in _AGAIN
         return True
 
+    def is_there(self) -> bool:
+        """Whether the peer may still want to hear from us: it has not closed."""
+        try:
+            return self.sock.recv(1, MSG_PEEK) != b""
+        except OSError as error:
+            return error.errno in _AGAIN
+
     def read_now(self) -> bytes | None:
         """What can be read without waiting (b"": the end); None: nothing yet. Descriptors are lost."""
         if self._unread:

@@ -80,21 +80,16 @@ async def start_client(stream: Stream | BlockingStream, context: ssl.SSLContext,
                        seconds: float) -> TlsStream:
     """Shake hands with the server at the other end of *stream*, naming *server_name* (SNI; "": do
     not). Raises TlsFailed, with the stream closed."""
-    stream.expire_after(seconds)
     try:
         early = stream.read_now()
         if early is not None:       # RFC 3207 section 6: it would pass for what came under TLS
             raise TlsFailed("the server did not wait for the handshake" if early
                             else "connection closed before the handshake")
         tls = _wrapped(stream, context, server_name.rstrip("."))
-        await tls.handshake()
     except TlsFailed:
         stream.close()
         raise
-    except Expired:
-        stream.close()
-        raise TlsFailed(f"no handshake within {seconds:g} s") from None
-    return tls
+    return await tls.begin(seconds)
 
 
 def _wrapped(stream: Stream | BlockingStream, context: ssl.SSLContext, name: str) -> TlsStream:
@@ -120,8 +115,20 @@ class TlsStream:
         self._ended = False
         self._silent = 0
 
-    async def handshake(self) -> None:
-        """Raises TlsFailed; Expired at the stream's deadline."""
+    async def begin(self, seconds: float) -> TlsStream:
+        """Shake hands, for at most *seconds*. Itself, or TlsFailed with the stream closed."""
+        self._stream.expire_after(seconds)
+        try:
+            await self._handshake()
+        except TlsFailed:
+            self._stream.close()
+            raise
+        except Expired:
+            self._stream.close()
+            raise TlsFailed(f"no handshake within {seconds:g} s") from None
+        return self
+
+    async def _handshake(self) -> None:
         while True:
             try:
                 self._tls.do_handshake()

@@ -8,9 +8,9 @@ seconds; after them its process group is ended.
 from __future__ import annotations
 
 import os
-import select
 import time
 
+from mqmail.base import child
 from mqmail.base.failure import Temporary
 from mqmail.base.value import value
 from mqmail.base.waiter import Waiter
@@ -28,9 +28,7 @@ LIFETIME = 300.0         # seconds that a token is kept
 PAUSE = 10.0             # seconds that a helper is not run again after it failed
 MOST_OUTPUT = 8192       # bytes
 _MOST_SAID = 200         # characters of its standard error's first line, in our error
-_PIPE = 65536            # all that a pipe holds
 _GRACE = 1.0             # seconds between SIGTERM and SIGKILL
-_SIGTERM, _SIGKILL = 15, 9
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -139,19 +137,20 @@ def _in_thread(loop: asyncio.AbstractEventLoop, program: Sequence[str], seconds:
 
 def _run(program: Sequence[str], seconds: float) -> str:
     """The token. OSError or ValueError: what is wrong."""
-    child = _start(program)
-    ended = False
+    helper, ended = _start(program), False
+    output, errors = helper.stdout.fileno(), helper.stderr.fileno()  # type: ignore[union-attr]
     try:
-        said, complaint = _listen(child, time.monotonic() + seconds)
-        ended = True
-    except TimeoutError:
-        raise ValueError(f"has not ended within {seconds:g} seconds") from None
+        heard, ended = child.listen(helper, {output: MOST_OUTPUT, errors: MOST_OUTPUT},
+                                    time.monotonic() + seconds, strict=(output,))
     finally:
         if not ended:
-            _end(child)
-        child.stdout.close()  # type: ignore[union-attr]
-        child.stderr.close()  # type: ignore[union-attr]
-    flaw = _flaw(child.wait(), said)
+            child.end(helper, _GRACE)
+        helper.stdout.close()  # type: ignore[union-attr]
+        helper.stderr.close()  # type: ignore[union-attr]
+    if not ended:
+        raise ValueError(f"has not ended within {seconds:g} seconds")
+    said, complaint = heard[output], heard[errors]
+    flaw = _flaw(helper.wait(), said)
     if flaw:
         raise ValueError(f"{flaw}: {_first_line(complaint)}" if complaint.strip() else flaw)
     return _token(said)
@@ -178,46 +177,6 @@ def _home() -> str:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:
         return "/"
-
-
-def _listen(child: Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
-    """What it wrote to standard output and error until it ended. TimeoutError at the *deadline*,
-    ValueError when the output is too long; of the errors the start is kept.
-
-    What a process that it leaves behind may write later is not waited for.
-    """
-    output, errors = child.stdout.fileno(), child.stderr.fileno()  # type: ignore[union-attr]
-    said = {output: b"", errors: b""}
-    ending = os.pidfd_open(child.pid)
-    poll = select.poll()
-    try:
-        for fd in (ending, output, errors):
-            poll.register(fd, select.POLLIN)
-        while (left := deadline - time.monotonic()) > 0:
-            ready = [fd for fd, _ in poll.poll(left * 1000)]
-            for fd in said.keys() & set(ready):
-                piece = os.read(fd, _PIPE)
-                said[fd] += piece[:MOST_OUTPUT + 1 - len(said[fd])]
-                if not piece:
-                    poll.unregister(fd)
-            if len(said[output]) > MOST_OUTPUT:
-                raise ValueError(f"wrote more than {MOST_OUTPUT} bytes")
-            if ending in ready:     # seen before the pipes were: they held all that it wrote
-                return said[output], said[errors]
-        raise TimeoutError
-    finally:
-        os.close(ending)
-
-
-def _end(child: Popen[bytes]) -> None:
-    """End its process group: a moment to save what it has to save, then by force."""
-    from subprocess import TimeoutExpired
-    for number in (_SIGTERM, _SIGKILL):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(_GRACE)
-        except (OSError, TimeoutExpired):
-            pass
 
 
 def _token(said: bytes) -> str:

@@ -21,7 +21,7 @@ import os
 import signal
 import time
 
-from mqmail.base import lock
+from mqmail.base import homes, lock
 from mqmail.base.failure import Temporary
 from mqmail.base.files import write_all
 from mqmail.base.program import describe
@@ -75,8 +75,7 @@ def _enter(home: str) -> Owner:
     try:
         os.chdir(home)
     except OSError as error:
-        raise Temporary(f"{home} is no mqmail home ({error.strerror}): make one with"
-                        f" mq-setup --home {home}") from None
+        raise homes.no_home(home, error) from None
     return owner_of(".")
 
 

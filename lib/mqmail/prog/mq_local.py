@@ -17,7 +17,7 @@ import os
 import pwd
 
 from mqmail import __version__
-from mqmail.base import files
+from mqmail.base import files, homes
 from mqmail.base.failure import Failure, Permanent, Temporary, Usage
 from mqmail.base.value import value
 from mqmail.control import reader
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from mqmail.local.deliver import Verdict
 
-HOME = "/var/mqmail"
 PIECE = 65536
 
 
@@ -67,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _request(arguments: list[str]) -> Request:
-    home, mailbox, rest = os.environ.get("MQMAIL_HOME") or HOME, False, list(arguments)
+    home, mailbox, rest = homes.chosen(), False, list(arguments)
     while rest and rest[0][:2] == "--":
         word, equals, text = rest.pop(0).partition("=")
         if word == "--" and not equals:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import signal
 
-from mqmail.base import files, waiter
+from mqmail.base import files, homes, waiter
 from mqmail.base.failure import Temporary, Usage
 from mqmail.control import reader
 from mqmail.control.routes import Routing, parse_hop
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from mqmail.control.routes import Route
     from mqmail.remote.settings import Settings
 
-HOME = "/var/mqmail"
 CONTROL = (*settings.CONTROL, "tlspolicy")
 _RECIPIENT = {2: b"r", 4: b"s", 5: b"h"}
 _PIECE = 65536
@@ -60,7 +59,7 @@ def main(argv: list[str]) -> int:
         raise Usage("HOST is empty")
     eightbit = _Eightbit()
     fd, size = spool(eightbit.watch(_input()), os.environ.get("TMPDIR") or "/tmp")     # noqa: S108
-    _enter(found["--home"] or os.environ.get("MQMAIL_HOME") or HOME)
+    homes.enter(homes.chosen(found["--home"]))
     control = reader.load(".", CONTROL)
     way = Routing(tls=control.tlspolicy).way("", route)
     known = settings.from_control(control)
@@ -105,15 +104,6 @@ def _input() -> Iterator[bytes]:
     while piece := os.read(0, _PIECE):
         yield body.feed(piece)
     yield body.end()
-
-
-def _enter(home: str) -> None:
-    try:
-        os.chdir(home)
-        os.stat("control/me")
-    except OSError as error:
-        raise Temporary(f"{home} is no mqmail home ({error.strerror}): make one with "
-                        f"mq-setup --home {home}") from None
 
 
 def _addresses(route: Route) -> tuple[str, ...]:

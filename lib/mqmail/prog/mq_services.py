@@ -23,11 +23,10 @@ import sys
 
 from docopt import docopt
 
-from mqmail.base import files
+from mqmail.base import files, homes
 from mqmail.base.failure import Permanent, Temporary, Usage
 from mqmail.base.value import value
 from mqmail.control import services
-from mqmail.net import daemon
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Request:
 def _request(found: dict[str, Any]) -> Request:
     """Raises Usage, Temporary."""
     supervisor = next(name for name in services.SUPERVISORS if found[name])
-    home = _path(found["--home"] or os.environ.get("MQMAIL_HOME") or daemon.HOME)
+    home = _path(homes.chosen(found["--home"]))
     target = _path(found["TARGET"])
     logs, logger = _path(found["--logs"] or ""), found["--logger"] or ""
     if supervisor == "systemd" and (logs or logger):

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import os
 
-from mqmail.base.failure import Permanent, Temporary, Usage
+from mqmail.base import homes
+from mqmail.base.failure import Permanent, Usage
 from mqmail.base.files import write_all
-from mqmail.base.program import complain, describe
+from mqmail.base.program import complain
 from mqmail.control import reader
 from mqmail.control.survey import Survey
 from mqmail.control.table import BY_NAME, NUMBER
@@ -65,8 +66,7 @@ def _enter(home: str) -> None:
         become_owner(owner_of("."))
         os.scandir("control").close()
     except OSError as error:
-        raise Temporary(f"{home} is no mqmail home ({describe(error)}): make one with"
-                        f" mq-setup --home {home}") from None
+        raise homes.no_home(home, error) from None
 
 
 def _print(lines: list[str]) -> None:

@@ -8,7 +8,6 @@ import hmac  # noqa: F401
 import os
 import stringprep  # noqa: F401
 import unicodedata  # noqa: F401
-from _socket import MSG_DONTWAIT, MSG_PEEK
 
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
@@ -138,7 +137,8 @@ class Line:
         mail, carrier = self._server.mail, self._carrier
         assert mail is not None
         assert carrier is not None
-        message = Message(mail, tuple(self._server.accepted), event.fd, event.size, self._is_there)
+        message = Message(mail, tuple(self._server.accepted), event.fd, event.size,
+                          self._stream.is_there)
         self._settled = Waiter()
 
         def finished(_result: Any, error: BaseException | None) -> None:
@@ -155,12 +155,3 @@ class Line:
             for number in numbers:
                 self._server.answer_recipient(number, verdict)
             self._stream.write(self._server.take_output())
-
-    def _is_there(self) -> bool:
-        """Whether the planner still waits for verdicts."""
-        try:
-            return self._stream.sock.recv(1, MSG_PEEK | MSG_DONTWAIT) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False

@@ -16,7 +16,6 @@ Its workers, mq-remote, talk to them.
 from __future__ import annotations
 
 import os
-from _socket import MSG_DONTWAIT, MSG_PEEK
 
 from mqmail.base import log, program, ready
 from mqmail.base.waiter import Running, Waiter
@@ -148,7 +147,8 @@ class Caller:
     def _deliver(self, event: events.BodyFile) -> None:
         mail = self._server.mail
         assert mail is not None
-        message = Message(mail, tuple(self._server.accepted), event.fd, event.size, self._is_there)
+        message = Message(mail, tuple(self._server.accepted), event.fd, event.size,
+                          self._stream.is_there)
         self._settled = Waiter()
 
         def finished(_result: Any, error: BaseException | None) -> None:
@@ -160,7 +160,7 @@ class Caller:
 
         delivery = Delivery(self._relay.loop, self._relay.lines, self._relay.finder, message,
                             lambda number, answer: self._answer(message, number, answer))
-        self._stream.watch(lambda: None if self._is_there() else delivery.abandon())
+        self._stream.watch(lambda: None if self._stream.is_there() else delivery.abandon())
         slots = min(max(mail.xconn, 1), self._relay.lines.settings.most)
         Running(delivery.run(slots), finished)
 
@@ -173,12 +173,3 @@ class Caller:
         if not self._server.closed:
             self._server.answer_recipient(number, answer)
             self._stream.write(self._server.take_output())
-
-    def _is_there(self) -> bool:
-        """Whether the caller still waits for verdicts."""
-        try:
-            return self._stream.sock.recv(1, MSG_PEEK | MSG_DONTWAIT) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False

@@ -37,7 +37,7 @@ import socket
 from docopt import docopt
 
 from mqmail import __version__
-from mqmail.base import files
+from mqmail.base import files, homes
 from mqmail.base.failure import BadFile, Permanent, Usage
 from mqmail.base.program import complain
 from mqmail.base.value import value
@@ -45,7 +45,6 @@ from mqmail.control import lines, listeners, reader, users, values
 from mqmail.control.rights import Accounts
 from mqmail.control.survey import Survey
 from mqmail.mail import address
-from mqmail.net import daemon
 from mqmail.prog.mq_setup import owners
 from mqmail.prog.mq_setup.mend import Mend
 from mqmail.prog.mq_setup.system import System, make_accounts, sysusers
@@ -127,7 +126,7 @@ def _request(options: dict[str, Any]) -> Request:
     """Raises Usage for what cannot be meant."""
     home = options["--home"] or os.environ.get("MQMAIL_HOME", "")
     if options["--system"]:
-        home = home or daemon.HOME
+        home = home or homes.HOME
         if os.geteuid() != 0:
             raise Usage("--system: only root can make a home for the whole system")
     if not home:

@@ -26,15 +26,11 @@ See xmtpd(8).
 
 from __future__ import annotations
 
-import os
-
 from mqmail import __version__
-from mqmail.base import files
+from mqmail.base import files, homes
 from mqmail.base.failure import Usage
 from mqmail.base.value import value
 from mqmail.control.optionsets import ROLES
-
-HOME = "/var/mqmail"
 
 
 @value
@@ -87,7 +83,7 @@ def parse(argv: list[str]) -> Options:
     role = found.get("--role", ["lmtp" if "--lmtp" in found else ""])[-1]
     if role and role not in ROLES:
         raise Usage(f"--role {role}: say one of {', '.join(ROLES)}")
-    return Options(found.get("--home", [""])[-1] or os.environ.get("MQMAIL_HOME") or HOME,
+    return Options(homes.chosen(found.get("--home", [""])[-1]),
                    role, found.get("--set", [""])[-1], "--local" in found, listens,
                    tuple(found.get("--listen", ())),
                    tuple([_descriptor("--listen-fd", text) for text in found.get("--listen-fd", ())]),
