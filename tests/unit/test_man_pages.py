@@ -11,6 +11,7 @@ from support.home import ROOT
 
 PROGRAMS = sorted([path.name for path in (ROOT / "bin").iterdir()])
 PAGES = sorted((ROOT / "man").iterdir())
+MODES = ("mailq", "newaliases")         # of sendmail
 _OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 _MACROS = ("Ar", "Ns", "Op", "Pf", "Oo", "Oc")
 
@@ -50,19 +51,26 @@ def help_of(program):
     return done.stdout
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", [one for one in PROGRAMS if one not in MODES])
 def test_synopsis_and_help_agree(program):
     usage = help_of(program).partition("Usage:")[2].partition("\n\n")[0]
     assert usage
     assert set(_OPTION.findall(usage)) == options_of(page_of(program))
 
 
+@pytest.mark.parametrize("program", MODES)
+def test_a_mode_of_sendmail_has_a_page(program):
+    """Its help is sendmail's."""
+    assert help_of(program) == help_of("sendmail")
+    assert options_of(page_of(program)) == {"--home"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_is_clean(page):
     """As the formatter sees it; and every page it names that is ours exists."""
-    names = {one.name for one in PAGES} | {"newaliases.8", "mailq.8"}
+    names = {one.name for one in PAGES}
     for name, number in re.findall(r"^\.Xr (\S+) (\d)", page.read_text(encoding="utf-8"), re.MULTILINE):
-        if name.startswith(("mq-", "xm", "dot-")):
+        if name.startswith(("mq-", "xm", "dot-", "mailq", "newaliases", "sendmail")):
             assert f"{name}.{number}" in names
     if shutil.which("mandoc") is None:
         pytest.skip("not installed: mandoc")
