@@ -13,6 +13,7 @@ from mqmail.base import waiter
 from mqmail.net.blocking import BlockingStream
 from mqmail.net.certificate import end_point, names_match
 from mqmail.net.expired import Expired
+from mqmail.net.servertls import start_server
 from mqmail.net.stream import connect_tcp
 from mqmail.net.tcp import connect_blocking
 from mqmail.net.tls import TlsFailed, TlsStream, client_context, start_client
@@ -516,4 +517,25 @@ def test_what_a_blocking_write_did_not_get_rid_of_in_time_shows_at_the_read():
     with pytest.raises(Expired):
         waiter.run(stream.read())
     stream.close()
+    theirs.close()
+
+
+def test_a_handshake_that_drips_gets_no_more_time(shell, pair):
+    """As the server, which every stranger may ask for one."""
+    ours, theirs = socketpair()
+    enough = threading.Event()
+
+    def drip():
+        for octet in b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(400):
+            if enough.wait(0.05):
+                return
+            theirs.send(bytes([octet]))
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    with pytest.raises(TlsFailed, match=r"no handshake within 0\.3 s"):
+        shell.run(start_server(shell.stream(ours), server_context(pair), 0.3))
+    assert thread.is_alive()
+    enough.set()
+    thread.join()
     theirs.close()

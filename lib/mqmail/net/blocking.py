@@ -2,7 +2,7 @@
 
 For one session on fd 0/1 and for programs that do one thing. ``read`` and ``drain`` are ``async``
 only so that the same application code runs here: they never suspend (base/waiter.run drives it).
-``write`` waits for the peer, to a socket no longer than to the deadline.
+``write`` waits for the peer, no longer than to the deadline.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mqmail.base.files import write_all
 from mqmail.net.expired import Expired
 
 READ_SIZE = 65536
+WRITE_SIZE = select.PIPE_BUF    # so many octets never wait once poll says that there is room
 
 
 class BlockingStream:
@@ -58,17 +59,16 @@ class BlockingStream:
 
     def _wait(self, fd: int, event: int) -> bool:
         """Whether *event* comes before the deadline."""
+        return self._poll(fd, event, max(0.0, self._expires - monotonic()))
+
+    def _poll(self, fd: int, event: int, seconds: float) -> bool:
         poll = select.poll()
         poll.register(fd, event)
-        return bool(poll.poll(max(0.0, self._expires - monotonic()) * 1000))
+        return bool(poll.poll(seconds * 1000))
 
     def has_input(self) -> bool:
         """Whether octets, or the end, can be read now."""
-        if self._unread:
-            return True
-        poll = select.poll()
-        poll.register(self._read, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._unread) or self._poll(self._read, select.POLLIN, 0)
 
     def read_now(self) -> bytes | None:
         """What can be read without waiting (b"": the end); None: nothing yet. Descriptors are lost."""
@@ -97,22 +97,31 @@ class BlockingStream:
         try:
             if fds and self.sock is not None:
                 data = data[unix.send(self.sock, data, fds):]
-            if self.sock is not None and self._expires:
-                self._send(self.sock, memoryview(data))
+            if self._expires:
+                self._send(memoryview(data))
             else:
                 write_all(self._write, data)
         except OSError:
             self.closed = True
 
-    def _send(self, sock: unix.socket, data: memoryview) -> None:
+    def _send(self, data: memoryview) -> None:
         """All of *data* before the deadline, or the stream is of no more use."""
         while data:
+            sent = self._send_now(data)
+            data = data[sent:]
+            if not sent and not self._wait(self._write, select.POLLOUT):
+                self.closed = self._late = True
+                return
+
+    def _send_now(self, data: memoryview) -> int:
+        """How many octets could be sent without waiting."""
+        if self.sock is not None:
             try:
-                data = data[sock.send(data, MSG_DONTWAIT):]
+                return self.sock.send(data, MSG_DONTWAIT)
             except BlockingIOError:
-                if not self._wait(self._write, select.POLLOUT):
-                    self.closed = self._late = True
-                    return
+                return 0
+        room = self._poll(self._write, select.POLLOUT, 0)
+        return os.write(self._write, data[:WRITE_SIZE]) if room else 0
 
     async def drain(self) -> None:
         """Nothing is ever left to send. Raises Expired if that took too long."""

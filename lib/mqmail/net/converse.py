@@ -57,15 +57,16 @@ class Conversation:
     async def run(self) -> str:
         """Serve until QUIT, the peer's end, the deadline or a bug.
 
-        Returns how it ended: ``quit``, ``closed``, ``lost``, ``timeout``, ``bug``, or what open() or
-        secure() say. A bug of ours is logged and said as 421: temporary.
+        Returns how it ended: ``quit``, ``closed``, ``lost``, ``bug``, or what open(), secure() or
+        late() (``timeout``) say. A bug of ours is logged and said as 421: temporary.
         """
         server = self._server
         try:
             return await self.open() or await self._talk()
         except Expired:
-            server.close(_TIMEOUT)
-            return "timeout"
+            why, answer = self.late()
+            server.close(answer)
+            return why
         except ProtocolError:
             return "closed"
         except Exception as error:  # noqa: BLE001  a bug of ours is temporary
@@ -85,8 +86,17 @@ class Conversation:
         """STARTTLS has been answered with 220: shake hands. A text ends the session."""
         return "closed"
 
+    def allow(self, answered: bool) -> float:
+        """Seconds for the client's next octets, 0: as many as it likes. *answered*: we have something to
+        say to what came before."""
+        return self._timeout
+
     def heard(self, data: bytes) -> None:
         """Octets have come that the core has not seen yet."""
+
+    def late(self) -> tuple[str, Reply]:
+        """The time is over: how that ends, and what the client hears."""
+        return "timeout", _TIMEOUT
 
     async def _talk(self) -> str:
         server, handler = self._server, self._handler
@@ -101,8 +111,8 @@ class Conversation:
                 await handler.settle()
                 continue
             stream = self.stream
-            stream.expire_after(self._timeout)      # its time begins here: answering may have taken long
             out = server.take_output()
+            stream.expire_after(self.allow(bool(out)))  # from here on: answering may have taken long
             if out:
                 stream.write(out)
                 await stream.drain()

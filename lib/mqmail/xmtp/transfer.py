@@ -55,6 +55,11 @@ class Transfer(Dialogue):
         return self._state in TRANSACTION
 
     @property
+    def in_body(self) -> bool:
+        """Whether the next octets are a body's, be it wanted or not."""
+        return self._mode in (self._data_octets, self._chunk_octets, self._refused_chunk)
+
+    @property
     def each_is_told(self) -> bool:
         """Whether each recipient gets a verdict of its own after the body: by LMTP, or the client asked
         for it (PRDR)."""

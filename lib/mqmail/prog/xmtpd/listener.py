@@ -189,7 +189,6 @@ class Worker:
                 self._services[place] = Service(
                     self._loop, self._deadlines, sockets[place][1], self._maker(place), talk=Session)
         for service in self._services.values():
-            service.timeout = self._settings.control.timeoutsmtpd
             service.most = self._most() + _DOORMEN
 
     def _maker(self, place: str) -> Make:

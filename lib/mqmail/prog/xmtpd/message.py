@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mqmail.prog.xmtpd.pool import Pool
 
 HELD = 65536            # octets of a body that are kept until the queue is told of the message
+MOST_PIECES = 64        # that they are kept in: those of two octets take 20 times their size
 _DOWN = reply(451, "4.3.2", "the queue does not answer, try again later")
 _HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
 _THANKS = reply(250, "2.0.0", "ok")
@@ -50,6 +51,7 @@ class Message(Recipients):
     _transaction: Transaction | None = None
     _since = 0.0                                    # when MAIL came
     messages = 0                                    # accepted
+    taken = 0                                       # octets of bodies, accepted or not
     _completions = 0
 
     def _close_link(self) -> None:
@@ -61,7 +63,10 @@ class Message(Recipients):
     def body(self, data: bytes) -> Awaitable[None] | None:
         """Keep a small body; hand a large one over as it comes, from the end of its header on."""
         self._held.append(data)
+        if len(self._held) > MOST_PIECES:
+            self._held = [b"".join(self._held)]
         self._octets += len(data)
+        self.taken += len(data)
         if not self._whole:
             self._end += data
             self._whole = b"\r\n\r\n" in self._end or self._octets > LARGEST or not self._is_judged

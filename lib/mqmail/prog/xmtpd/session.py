@@ -1,16 +1,23 @@
-"""A session's beginning, under both shells: the PROXY protocol, TLS, the greeting; and STARTTLS."""
+"""A session's beginning, under both shells: the PROXY protocol, TLS, the greeting; STARTTLS; and how
+long we wait for the client (docs/decisions/0019)."""
 
 from __future__ import annotations
+
+from time import monotonic
 
 from mqmail.base import log
 from mqmail.net.converse import Conversation
 from mqmail.net.expired import Expired
 from mqmail.net.proxy import parse_proxy
 from mqmail.prog.xmtpd.peer import Peer, plain_ip
-from mqmail.xmtp.reply import ProtocolError
+from mqmail.xmtp.patience import Patience
+from mqmail.xmtp.reply import ProtocolError, reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mqmail.net.blocking import BlockingStream
     from mqmail.net.converse import AnyStream
     from mqmail.net.tls import TlsStream
     from mqmail.prog.xmtpd.dialogue import Dialogue
@@ -30,6 +37,10 @@ class Session(Conversation):
     def __init__(self, stream: AnyStream, server: Server, handler: Dialogue,
                  timeout: float = 0.0) -> None:
         super().__init__(stream, server, handler, timeout)
+        control = handler.settings.control
+        self._patience = Patience(control.timeoutsmtpd, control.timeoutsession, control.minrate)
+        self._began = 0.0           # to wait
+        self._taken = self._messages = 0
         self._dialogue = handler
         self._plain = handler.options.tls != "implicit"     # whether a text would be understood
 
@@ -57,23 +68,42 @@ class Session(Conversation):
         """STARTTLS."""
         dialogue = self._dialogue
         take_over = dialogue.ucspi_tls
-        if take_over is not None:
-            facts = dialogue.facts
-            self.stream, facts.tls, facts.cipher = take_over()
-            dialogue.log("tls", version=facts.tls, cipher=facts.cipher, certificate="")
-        else:
-            why = await self._shake_hands()
-            if why:
-                return why
+        why = await self._shake_hands() if take_over is None else self._take_over(take_over)
+        if why:
+            return why
         self._server.tls_started()
         dialogue.tls_started()
         return ""
 
+    def allow(self, answered: bool) -> float:
+        """See Conversation."""
+        patience, dialogue = self._patience, self._dialogue
+        if dialogue.taken != self._taken:
+            patience.took(dialogue.taken - self._taken)
+            self._taken = dialogue.taken
+        if dialogue.messages != self._messages:
+            patience.renew()
+            self._messages = dialogue.messages
+        elif answered or self._server.in_body:
+            patience.go_on()
+        self._began = monotonic()
+        return patience.left
+
     def heard(self, data: bytes) -> None:
         """Before EHLO is answered, a client sends one command at a time (RFC 2920 section 3.1)."""
+        self._patience.waited(monotonic() - self._began)
+        if self._patience.left <= 0:        # no deadline ends a flood
+            raise Expired
         facts = self._dialogue.facts
         if not facts.verb and b"\n" in data[:-1]:
             facts.hasty = True
+
+    def late(self) -> tuple[str, Reply]:
+        """See Conversation."""
+        if not self._patience.session_is_first:
+            return super().late()
+        seconds = self._dialogue.settings.control.timeoutsession
+        return "slow", reply(421, "4.4.2", f"no message within {seconds} s of waiting for you")
 
     # --- before the greeting ---
 
@@ -131,6 +161,18 @@ class Session(Conversation):
             _shaking[ip] -= 1
             if not _shaking[ip]:
                 del _shaking[ip]
+
+    def _take_over(self, take_over: Callable[[], tuple[BlockingStream, str, str]]) -> str:
+        """Somebody else shakes hands. Why it failed, or ""."""
+        dialogue = self._dialogue
+        facts = dialogue.facts
+        try:
+            self.stream, facts.tls, facts.cipher = take_over()
+        except Expired:
+            log.event("tls_refused", session=facts.session, ip=facts.ip, why="no handshake in time")
+            return "tls"
+        dialogue.log("tls", version=facts.tls, cipher=facts.cipher, certificate="")
+        return ""
 
     async def _shake_hands(self) -> str:
         """Why it failed, or ""."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mqmail.policy.stages import Check
     from mqmail.prog.xmtpd.services import Services
 
-CONTROL = ("me", "smtpgreeting", "databytes", "maxrecipients", "timeoutsmtpd", "optionsets",
-           "tlscertificates", "tlsclientauthorities")
+CONTROL = ("me", "smtpgreeting", "databytes", "maxrecipients", "timeoutsmtpd", "timeoutsession",
+           "minrate", "optionsets", "tlscertificates", "tlsclientauthorities")
 
 
 class Settings:

@@ -7,7 +7,6 @@ needed. Its log goes to descriptor 2, unless that is the client.
 from __future__ import annotations
 
 import os
-from _socket import SO_SNDTIMEO, SOL_SOCKET, socket
 
 from mqmail.base import unix
 from mqmail.base.failure import EXIT_TEMPORARY, Failure
@@ -47,7 +46,6 @@ def serve(options: Options) -> int:
     except (Failure, OSError):
         stream.write(_TROUBLE.encode())
         raise
-    _bound_writes(1, found.control.timeoutsmtpd)
     return _converse(stream, found, listener, peer, options, services)
 
 
@@ -73,7 +71,7 @@ def _converse(stream: BlockingStream, found: settings.Settings, listener: Listen
     if ucspi.offered(os.environ):
         handler.ucspi_tls = ucspi.take_over
         handler.offer()
-    why = run(Session(stream, handler.server, handler, control.timeoutsmtpd).run())
+    why = run(Session(stream, handler.server, handler).run())
     handler.end(why)
     queue.close()
     services.close()
@@ -81,19 +79,7 @@ def _converse(stream: BlockingStream, found: settings.Settings, listener: Listen
 
 
 async def _connect(path: str) -> BlockingStream:
-    sock = unix.connect(path)
-    _bound_writes(sock.fileno(), pool.TIMEOUT)
-    return over_socket(sock)
-
-
-def _bound_writes(fd: int, seconds: float) -> None:
-    """A peer that does not read must not hold us for ever: write(2) to it fails after *seconds*."""
-    try:
-        sock = socket(fileno=fd)
-    except OSError:         # a pipe or a terminal
-        return
-    sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, int(seconds).to_bytes(8, "little") + bytes(8))
-    sock.detach()
+    return over_socket(unix.connect(path))
 
 
 def _keep_log_from_client() -> None:

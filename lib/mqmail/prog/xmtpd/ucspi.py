@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from mqmail.base.failure import Temporary
+from mqmail.base.waiter import run
 from mqmail.net.blocking import BlockingStream
 
 TYPE_CHECKING = False
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 NAMES = ("SSLCTLFD", "SSLREADFD", "SSLWRITEFD")
 LONGEST = 65536         # octets of what we are told of the TLS session
+TIMEOUT = 15.0          # seconds for all of the handshake
 
 
 def offered(environ: Mapping[str, str]) -> bool:
@@ -24,7 +26,8 @@ def offered(environ: Mapping[str, str]) -> bool:
 
 
 def take_over() -> tuple[BlockingStream, str, str]:
-    """Ask for TLS; (the stream inside it, version, cipher). Raises Temporary."""
+    """Ask for TLS; (the stream inside it, version, cipher). Raises Temporary; Expired when there is no
+    handshake within TIMEOUT."""
     control, reading, writing = [_descriptor(name) for name in NAMES]
     os.write(control, b"Y")
     found = _variables(control)
@@ -42,9 +45,10 @@ def _descriptor(name: str) -> int:
 
 def _variables(control: int) -> dict[str, str]:
     """``NAME=value`` texts, each ended by a NUL, the last by two."""
-    data = b""
+    stream, data = BlockingStream(control, control), b""
+    stream.expire_after(TIMEOUT)
     while not data.endswith(b"\0\0") and data != b"\0" and len(data) < LONGEST:
-        piece = os.read(control, 4096)
+        piece = run(stream.read())
         if not piece:
             break
         data += piece
