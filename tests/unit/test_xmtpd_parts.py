@@ -1,5 +1,6 @@
 """xmtpd's parts: the command line, who the client is, what it is told, asking mq-resolve."""
 
+import tracemalloc
 from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 
 import pytest
@@ -13,7 +14,8 @@ from mqmail.net.daemon import new_loop
 from mqmail.net.stream import Deadlines, connect_unix
 from mqmail.prog.xmtpd import Options, parse, peer, resolver
 from mqmail.prog.xmtpd.client import Client
-from mqmail.prog.xmtpd.dialogue import SessionIds
+from mqmail.prog.xmtpd.dialogue import Dialogue, SessionIds
+from mqmail.prog.xmtpd.message import HELD
 from mqmail.prog.xmtpd.peer import Peer
 from mqmail.prog.xmtpd.settings import Settings
 from mqmail.xmtp.client import ASK, Transaction
@@ -90,6 +92,18 @@ def test_databytes_of_the_environment_goes_first():
         client.server.feed(b"EHLO x.example\r\n")
         client.server.answer(client.server.next_event())
         assert size in client.server.take_output().decode()
+
+
+def test_a_body_in_tiny_pieces_takes_no_more_memory():
+    dialogue = Dialogue(Settings(Values), Listener(), Peer(), "s", None, None)
+    tracemalloc.start()
+    try:
+        for number in range(32767):
+            assert dialogue.body(b"%02d" % (number % 100)) is None
+        assert tracemalloc.get_traced_memory()[0] < 2 * HELD
+    finally:
+        tracemalloc.stop()
+    assert dialogue.taken == HELD - 2
 
 
 def test_session_ids_differ_and_sort():
