@@ -229,6 +229,22 @@ def test_giving_up():
     assert world.told[0] == DOWN and world.plan.finished
 
 
+def test_nothing_begins_after_giving_up_when_one_of_several_connections_fails():
+    world = World(["x"] * 250, {"x": "10 a"}, most=9)
+    (first,) = world.plan.transfers()
+    world.plan.connected(first)
+    second, third = world.plan.transfers()
+    world.plan.give_up(LATER)
+    world.plan.unreachable(second, DOWN)
+    assert world.plan.transfers() == []
+    for one in (first, third):
+        for number in one.recipients:
+            world.plan.answered(one, number, OK)
+        world.plan.ended(one)
+    assert world.plan.finished and world.plan.transfers() == []
+    assert {world.told[number] for number in second.recipients} == {LATER}
+
+
 def test_an_unanswered_recipient_is_a_mistake_of_the_caller():
     world = World(["x"], {"x": "10 a"})
     world.next()

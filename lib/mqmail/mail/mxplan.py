@@ -224,7 +224,7 @@ class Plan:
         group, host = transfer._group, self._hosts[transfer._group.hop]
         self._leave_host(group)
         left = [number for number in transfer.recipients if number in transfer.open]
-        group.waiting[:0] = [left] if left else []
+        group.waiting[:0] = [left] if left and self._over is None else []
         if host.running:
             host.limit = host.running
             self._close_if_done(group)
