@@ -71,12 +71,15 @@ def test_all_files_or_none(single):
     for name, was_there in before.items():
         if not was_there:
             (single.path / "control" / name).unlink()
-    single.control(users=users, locals=f"{ME}\n")
+    single.control(users=users, locals=f"{ME}\n", loglevels="xmtpd notice\n")
     hang_up(single, "event=reloaded")
     for _, path, _ in DAEMONS:
         wait_until(lambda path=path: name_told(single, path) == NEW, f"the new name at {path}")
-    single.deliver(f"alice@{ME}")
+    before = len(single.log("event=accepted"))
+    id = single.deliver(f"alice@{ME}")
     single.wait_for("alice", 2)
+    single.wait_for_log("event=delivered", id)
+    assert len(single.log("event=accepted")) == before == 1
 
 
 def test_mq_send_takes_all_files_or_none(single):

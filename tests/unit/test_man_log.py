@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+from mqmail.control.loglevels import EVENTS
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "man" / "mq-log.5"
 CODE = ROOT / "lib" / "mqmail"
@@ -56,6 +58,18 @@ def described():
             assert name not in found, f"{name} is described twice"
             found[name] = set(fields.split())
     return found
+
+
+def levels():
+    """Level to the events that the page says have it."""
+    text = PAGE.read_text().partition(".Ss Levels\n")[2].partition("\n.El")[0]
+    items = [item.partition("\n") for item in text.replace(",", " ").split(".It Cm ")[1:]]
+    return {level: set(rest.partition(":\n")[2].strip(".\n").split()) for level, _, rest in items}
+
+
+def test_each_event_has_a_level_which_the_page_tells():
+    assert levels() == {level: set(events) for level, events in EVENTS.items()}
+    assert sorted([event for events in EVENTS.values() for event in events]) == sorted(logged())
 
 
 def test_the_page_lists_the_events_of_the_code():

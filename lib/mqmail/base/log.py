@@ -16,13 +16,14 @@ from mqmail.base import xtext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 LONGEST = 4000
 _WHOLE = 4096           # PIPE_BUF: bytes that one write(2) puts into a pipe without mixing
 _prog = "mqmail"
 _held: list[bytes] = []
-_quiet: frozenset[str] = frozenset()
+_quiet: frozenset[str] = frozenset()        # events that this process does not log
+_quiet_of: Mapping[str, frozenset[str]] = {}
 _later: Callable[[Callable[[], None]], object] | None = None
 
 
@@ -30,12 +31,14 @@ def set_program(name: str) -> None:
     """Name this process in its log lines."""
     global _prog  # noqa: PLW0603  the one piece of state: who speaks
     _prog = name
+    set_quiet(_quiet_of)
 
 
-def set_quiet(events: frozenset[str]) -> None:
-    """Do not log these: names of events, or ``program:event``."""
-    global _quiet  # noqa: PLW0603  what the administrator does not want to hear
-    _quiet = events
+def set_quiet(events: Mapping[str, frozenset[str]]) -> None:
+    """By program the events that it does not log; ``*``: the other programs."""
+    global _quiet, _quiet_of  # noqa: PLW0603  what the administrator does not want to hear
+    _quiet_of = events
+    _quiet = events.get(_prog, events.get("*", frozenset()))
 
 
 def program() -> str:
@@ -45,7 +48,7 @@ def program() -> str:
 
 def event(kind: str, /, **facts: object) -> None:
     """Write one line. Never raises: a full disk or a closed descriptor must not stop mail."""
-    if _quiet and (kind in _quiet or f"{_prog}:{kind}" in _quiet):
+    if kind in _quiet:
         return
     line = f"event={kind} prog={_prog} {xtext.facts(facts)}".rstrip(" ")
     raw = line.encode("utf-8", "surrogateescape")

@@ -114,7 +114,7 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
     """Run until TERM or INT; *stop* is called once with what to call when all has ended. *others*:
     what to call on further signals, by their names."""
     stopping: list[bool] = []
-    log.set_quiet(reader.load(".", ["quietlog"]).quietlog)
+    log.set_quiet(reader.load(".", ["loglevels"]).loglevels)
 
     def terminate() -> None:
         if not stopping:
@@ -142,7 +142,7 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
 def reloaded(reload: Callable[[], None]) -> None:
     """Re-read control files; on any error the old values stay in force."""
     try:
-        quiet = reader.load(".", ["quietlog"]).quietlog
+        quiet = reader.load(".", ["loglevels"]).loglevels
         reload()
         log.set_quiet(quiet)
         log.event("reloaded")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from mqmail.base import unix
+from mqmail.base import log, unix
 from mqmail.base.failure import EXIT_TEMPORARY, Failure
 from mqmail.base.waiter import run
 from mqmail.control import reader
@@ -37,7 +37,9 @@ def serve(options: Options) -> int:
         os.chdir(options.home)
         if not options.local and os.geteuid() == 0 == os.stat(".").st_uid:
             _give_up_root()
-        me = reader.load(".", ["me"]).me
+        basics = reader.load(".", ["me", "loglevels"])
+        log.set_quiet(basics.loglevels)
+        me = basics.me
         services = Services(_connect, me)
         found = settings.load(None if options.local else services)
         listener = Listener(role=options.role or "mx", options=options.set)
