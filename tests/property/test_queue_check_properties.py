@@ -20,6 +20,7 @@ slow = settings(deadline=None, max_examples=30, suppress_health_check=[HealthChe
 often = settings(deadline=None, max_examples=300)
 
 NOW = 1732252800
+OUTSIDE = "outside"         # what links point to: later damage goes through them
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1,
                 max_size=120).filter(lambda name: name not in (".", ".."))
 places = st.sampled_from(check.PLACES)
@@ -161,12 +162,12 @@ def add_directory(_path, _id, place, name):
 
 
 def add_link(_path, _id, place, name):
-    os.symlink("/etc/passwd", f"queue/{place}/3f/{name}")
+    os.symlink(os.path.abspath(OUTSIDE), f"queue/{place}/3f/{name}")
 
 
 def replace_by_link(path, *_):
     os.unlink(path)
-    os.symlink("/etc/passwd", path)
+    os.symlink(os.path.abspath(OUTSIDE), path)
 
 
 def change_mode(path, _id, mode):
@@ -239,6 +240,8 @@ def check_one(harms):
         os.mkdir(name)
     paths.make_directories(".")
     waits = lines.wait_line("1", NOW, "4.2.1", int(time.time()) + 500)
+    with open(OUTSIDE, "wb") as file:
+        file.write(record_of(ID))
     messages = [put("new"), put("wait", waits), put("hold", waits), put("wait", waits)]
     sound = put("wait", waits)
     for damage, place, number in harms:
