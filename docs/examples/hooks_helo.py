@@ -8,5 +8,5 @@ OURS = {"mail.example.org", "example.org", "localhost", "[192.0.2.1]"}
 
 
 def helo(session):
-    if session.ip and not session.relay and not session.login and session.helo.lower() in OURS:
+    if not session.local and not session.relay and not session.login and session.helo.lower() in OURS:
         return "550 5.7.1 that is not your name"

@@ -387,6 +387,30 @@ def test_checkpassword_programs_and_those_behind_them(tmp_path, public, request)
     assert service.connect().plain("bob", SIMPLE)[:3] == "235"
 
 
+def test_names_have_one_spelling_and_salts_of_nobody_stay(tmp_path, public, request):
+    text = CHECKPASSWORD.format(top=public).replace("dave", "Dave@B.example")
+    program = script(public / "check", text)
+    service = Service(tmp_path / "home", authbackends=f"checkpassword {program}\npasswd")
+    request.addfinalizer(service.close)
+    said = service.connect().plain("Dave@B.example", "d p")
+    assert said == "235 2.7.0 login=dave@b.example mechanism=PLAIN"
+
+    def salts():
+        """Of two who are not there."""
+        names = "nobody", "Bob@x.example"
+        first = [base64.b64encode(f"n,,n={name},r=abc".encode()).decode() for name in names]
+        said = [service.connect().say(f"AUTH SCRAM-SHA-256 {one}") for one in first]
+        return [base64.b64decode(one[4:]).split(b",")[1] for one in said]
+
+    before = salts()
+    os.kill(service.daemon.pid, signal.SIGHUP)
+    assert salts() == before
+    assert service.daemon.stop() == 0
+    service.daemon = start("mq-auth", service.home)
+    assert salts() == before
+    assert len(set(before)) == 2
+
+
 @pytest.mark.parametrize(("backends", "said"), [
     ("passwd\ncheckpassword {}", "454 4.7.0 too many failed logins from your address, try again later"),
     ("checkpassword {}", "454 4.7.0 logins cannot be checked now, try again later")])

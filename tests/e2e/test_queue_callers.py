@@ -81,6 +81,22 @@ def test_an_envelope_without_end_is_refused_for_all(queue, connect, body):
     assert [file.readline()[:3] for _ in range(3)] == [b"250"] * 3
 
 
+@pytest.mark.parametrize("body", [b"DATA\r\nSubject: x\r\n\r\n.\r\n", b"BDAT 2 LAST\r\n\r\n"])
+def test_a_message_is_for_all_or_for_nobody(queue, connect, body):
+    sock, file, _ = connect(queue / "run/queue.sock")
+    alice = b"RCPT TO:<alice@%b>\r\n" % ME.encode()
+    sock.sendall(b"HELO here.example\r\nMAIL FROM:<>\r\n" + alice + b"RCPT TO:<no address>\r\n" + body)
+    answers = [file.readline()[:3] for _ in range(4)]
+    assert answers[:3] == [b"250"] * 3
+    assert answers[3][:1] == b"5"
+    if body[:4] == b"DATA":
+        assert file.readline()[:3] == b"354"
+    assert file.readline().startswith(b"451 4.5.3 ")
+    assert queue_files(queue) == []
+    sock.sendall(b"MAIL FROM:<>\r\n" + alice + b"BDAT 2 LAST\r\n\r\n")
+    assert [file.readline()[:3] for _ in range(3)] == [b"250"] * 3
+
+
 @pytest.mark.parametrize(("daemon", "name"), [
     ("mq-queue", "queue"), ("mq-resolve", "resolve"), ("mq-bounce", "bounce"), ("mq-rspawn", "remote"),
     ("mq-auth", "auth")])

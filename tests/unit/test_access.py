@@ -153,10 +153,11 @@ def sets_of(*text):
     return parse_optionsets([*text], "")
 
 
-@pytest.mark.parametrize("option", ["relay=yes", "authplain=yes", "checks=none"])
+@pytest.mark.parametrize("option", [
+    "relay=yes", "authplain=yes", "checks=none", "checks=spf,verify,header"])
 @pytest.mark.parametrize("key", ["From:a.example", "Helo:a.example", "a.example", "192.0.2.1"])
 def test_option_sets_that_are_not_to_be_had_for_a_word(option, key):
-    sets = sets_of(f"open {option}", "other relay=no authplain=no checks=all")
+    sets = sets_of(f"open {option}", "other relay=no authplain=no checks=hooks,header,verify,access")
     found = parse(f"Connect:192.0.2.9 set:open\nTo:b@ set:open\n{key} set:open\nFrom:c@ set:other\n")
     [text] = unknown_sets("control/access", found, sets)
     assert text.startswith(f"control/access line 3: set:open has {option}, and anybody can write")
@@ -319,9 +320,17 @@ def test_option_sets():
 
 
 def test_a_local_user_is_no_client():
-    found = access.Access("connect", table("Connect:* REJECT"), "+")
-    assert found.look(facts(ip="")).action == NEXT
+    found = access.Access("connect", table("Connect:* REJECT\nConnect:a.example OK"), "+")
+    given = facts(ip="")
+    given.local = True
+    assert found.look(given).action == NEXT
     assert found.look(facts()).action == REJECT
+
+
+def test_a_client_without_an_address_is_one_all_the_same():
+    found = access.Access("connect", table("Connect:* REJECT\nConnect:a.example OK"), "+")
+    assert found.look(facts(ip="")).action == REJECT
+    assert found.look(facts(ip="", host="a.example")).action == OK
 
 
 def test_a_bad_table_is_temporary_and_names_the_file(capfd):

@@ -8,6 +8,7 @@ from mqmail.auth import guard, ledger
 from mqmail.auth.guard import Guard, Rules, Scores, network_of
 from mqmail.auth.ledger import HOUR, Ledger
 from mqmail.control.accountlimits import Limit
+from mqmail.control.networks import parse_networks
 
 T = 1_700_000_000.0 // HOUR * HOUR
 HERE, THERE = "192.0.2.1", "198.51.100.7"
@@ -54,6 +55,19 @@ def test_an_account_that_is_guessed_at_waits_but_not_where_its_owner_is():
     assert fail(one, THERE, "alice", 1) == 0
     assert fail(one, HERE, "alice", 1) == 1
     assert fail(one, THERE, "bob", 1) == 1
+
+
+def test_at_a_host_that_many_share_each_account_counts_alone():
+    one = Guard(Rules(3.0, 60.0), Rules(5.0, 60.0))
+    one.shared = parse_networks(["192.0.2.0/24"], "")
+    assert sum([fail(one, HERE, f"user{n}", 1) for n in range(50)]) == 50
+    assert one.delay(HERE, "other", T) == 0.0
+    one.success(HERE, "user")                       # its owner reads mail there
+    assert fail(one, HERE, "user", 9) == 5          # and so may who guesses
+    assert one.delay(HERE, "user", T) > 0.0
+    assert fail(one, THERE, "user", 1) == 1         # nobody is kept out elsewhere
+    one.undo(HERE, "user", T)
+    assert fail(one, HERE, "user", 9) == 1
 
 
 def test_a_success_costs_nothing():

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from mqmail.auth import hashes
+from mqmail.auth import hashes, saltkey
 from mqmail.base.failure import BadFile
 from mqmail.control import accountlimits, authbackends, credentials, lines, logins, passwd
 from mqmail.control.accountlimits import Limit
@@ -75,6 +75,32 @@ def test_keys_of_nobody_are_the_same_each_time_and_fit_nothing():
     assert hashes.no_keys(b"k", "bob").salt != one.salt
     assert hashes.no_keys(b"other", "alice").salt != one.salt
     assert len(one.salt) == len(hashes.make("x").scram.salt)
+
+
+def test_the_key_of_salts_is_made_once_and_nobody_else_reads_it(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    key = saltkey.load()
+    assert (saltkey.load(), len(key)) == (key, 32)
+    assert (tmp_path / "run/auth/key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "run/auth").stat().st_mode & 0o777 == 0o700
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_key_that_is_none_is_made_anew(tmp_path, monkeypatch, capfd, size):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run/auth").mkdir(parents=True)
+    (tmp_path / "run/auth/key").write_bytes(b"x" * size)
+    key = saltkey.load()
+    assert "event=auth_key_trouble" in capfd.readouterr().err
+    assert saltkey.load() == key
+
+
+def test_without_a_place_for_the_key_there_is_one_all_the_same(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert len(saltkey.load()) == 32
+    assert "event=auth_key_trouble" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "why"), [

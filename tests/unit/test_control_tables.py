@@ -206,10 +206,12 @@ def test_listeners():
 
 def test_option_sets_lie_above_each_other():
     found = parse("optionsets", "mx greetdelay=2 prdr=no\n"
-                  "friends greetdelay=0 databytes=1K checks=spf,helo\nsubmission auth=login\nclosed checks=none auth=none\n")
+                  "friends greetdelay=0 databytes=1K checks=spf,helocheck sessions=20,5%\n"
+                  "submission auth=login\nclosed checks=none auth=none\n")
     assert found.options("mx") == optionsets.Options(greetdelay=2, prdr=False)
     friends = found.options("mx", "friends")
-    assert friends == optionsets.Options(prdr=False, databytes=1024, checks=("spf", "helo"))
+    assert friends == optionsets.Options(
+        prdr=False, databytes=1024, checks=("spf", "helocheck"), sessions=(20, 5))
     assert found.options("submission").auth == ("LOGIN",)
     assert found.options("submission").tls == "require"
     closed = found.options("submissions", "closed")
@@ -218,6 +220,21 @@ def test_option_sets_lie_above_each_other():
     assert found.has("friends")
     assert found.has("mx")
     assert not found.has("unknown")
+
+
+@pytest.mark.parametrize(("option", "why"), [
+    ("checks=spf,throttle", "checks=throttle: is a limit, which is asked always and first: leave it out"
+     " here; control/throttles says whom it is not for"),
+    ("checks=accounts", "control/accountlimits says"), ("checks=senders", "control/logins says"),
+    ("checks=acces,spf", "checks=acces: write all, none, or some of access, badmailfrom,"),
+    ("checks=", "checks=: write all"), ("checks=spf,", "checks=: write all"),
+    ("checks=none,spf", "checks=none: write all"), ("checks=spf,dnsbl,spf", "checks=spf: is given"),
+    ("sessions=0", "sessions=0: write a number of sessions"), ("sessions=101%", "sessions=101%: write"),
+    ("sessions=", "sessions=: write a number"), ("sessions=5,6", "sessions=5,6: write a number")])
+def test_option_sets_that_are_wrong_say_why(option, why):
+    with pytest.raises(BadFile) as caught:
+        parse("optionsets", f"mx {option}\n")
+    assert why in caught.value.text
 
 
 def test_certificates_are_found_by_name():

@@ -91,6 +91,17 @@ def test_what_nobody_understands_is_a_trouble_of_ours(said, capfd):
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_fields_are_added_where_there_is_a_header(stage, capfd):
+    said = Verdict(fields=("X-Seen: yes",))
+    answer = Hook(stage, lambda _session: said).look(facts())
+    if stage not in ("rcpt", "body"):
+        assert answer == said
+    else:
+        assert (answer.action, answer.reply.code, answer.fields) == (DEFER, 451, ())
+        assert f"and+20not+20at+20{stage}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_recipients_are_refused_before_the_queue_knows_of_them(stage, capfd):
     said = Verdict(recipients=(("a@b.c", reply(550, "5.7.1", "no")),))
     answer = Hook(stage, lambda _session: said).look(facts())
@@ -127,7 +138,9 @@ def test_a_slow_hook_is_logged(monkeypatch, capfd):
 
 def test_facts_are_seen_and_not_changed():
     header = b"Subject: a\r\n b\r\nSUBJECT:\tc\r\nTo: x@y.z\r\n"
-    session = Session(facts(recipients=["a@b.c"], header=header))
+    session = Session(facts(recipients=["a@b.c"], header=header, marks={"spf": "pass"}))
+    session.marks["spf"] = "fail"
+    assert session.marks == {"spf": "pass"}
     assert (session.ip, session.recipients, session.size) == ("192.0.2.7", ("a@b.c",), -1)
     assert session.fields("subject") == ["a b", "c"]
     for name in ("ip", "said", "_facts"):
@@ -196,7 +209,7 @@ def example(name):
 @pytest.mark.parametrize(("helo", "more", "refused"), [
     ("mail.example.org", {}, True), ("LOCALHOST", {}, True), ("client.example.net", {}, False),
     ("mail.example.org", {"login": "alice"}, False), ("mail.example.org", {"relay": True}, False),
-    ("mail.example.org", {"ip": ""}, False)])
+    ("mail.example.org", {"ip": ""}, True), ("mail.example.org", {"local": True}, False)])
 def test_the_example_of_helo(home, helo, more, refused):
     said = ask(home, example("helo"), "helo", helo=helo, **more)
     assert (said.reply.said() if said.reply else "") == (
@@ -223,9 +236,20 @@ def test_the_example_of_a_header(home, header, answer):
     assert (said.reply.said() if said.reply else "") == answer
 
 
+@pytest.mark.parametrize(("stage", "more", "answer"), [
+    ("body", {"body": b"--x\r\n\r\nTVqQAAMAAAAEAAAA\r\n"}, "552 5.7.0 no programs, please"),
+    ("body", {"body": b"see TVqQAAMAA\r\n"}, ""),
+    ("rcpt", {"sender": "", "recipients": ["a@b.c"]}, "550 5.7.1 a report goes to one recipient"),
+    ("rcpt", {"sender": ""}, ""), ("rcpt", {"sender": "a@b.c", "recipients": ["a@b.c"]}, "")])
+def test_the_example_of_a_body(home, stage, more, answer):
+    said = ask(home, example("body"), stage, **more)
+    assert (said.reply.said() if said.reply else "") == answer
+
+
 def test_every_example_is_in_the_manual():
     page = (ROOT / "man/mq-hooks.5").read_text(encoding="utf-8")
     for path in sorted(EXAMPLES.glob("hooks_*.py")):
         assert f"docs/examples/{path.name}" in page
-        code = path.read_text(encoding="utf-8").partition('"""\n')[2].partition('"""\n')[2].strip("\n")
+        code = path.read_text(encoding="utf-8").partition('"""\n')[2].strip("\n")
+        assert "def " in code
         assert code.replace("\\", "\\e") in page

@@ -14,6 +14,7 @@ from mqmail.policy.facts import Facts
 from mqmail.policy.names import EarlyTalkers, HeloCheck, NameRequired, ReverseName, judge_helo
 from mqmail.policy.reverse import reverse_name, reversed_ip
 from mqmail.policy.senderdomain import SenderDomain
+from mqmail.policy.spfcheck import SpfCheck
 from mqmail.policy.verdict import OK, Verdict
 
 NOBODY = parse_networks([], "")
@@ -253,10 +254,11 @@ def test_mistakes_in_control_badmailfrom():
 
 # --- who is judged ---
 
-@pytest.mark.parametrize("because", ["login", "relay", "role", "local", "trusted", "said"])
+@pytest.mark.parametrize("because", ["login", "relay", "role", "local", "loopback", "trusted", "said"])
 def test_nobody_else_is_judged(because):
-    facts = stranger("127.0.0.1" if because == "local" else "192.0.2.1")
+    facts = stranger("127.0.0.1" if because == "loopback" else "192.0.2.1")
     facts.early = True
+    facts.local = because == "local"
     facts.login = "alice" if because == "login" else ""
     facts.relay = because == "relay"
     facts.role = "submission" if because == "role" else "mx"
@@ -270,6 +272,22 @@ def test_nobody_else_is_judged(because):
                 SenderDomain("reject", trusted, dns)):
         assert said(one, facts) == ("next", ""), one.name
     assert (facts.marks, dns.asked) == ({}, [])
+
+
+def test_a_client_whose_address_nobody_knows_is_a_stranger():
+    facts = stranger("")
+    facts.early, facts.helo = True, "[192.0.2.1]"
+    check, dns = dnsbl("a.test", {"a.test": ["127.0.0.2"]})
+    assert said(EarlyTalkers(True, NOBODY), facts) == ("reject", "5.5.0")
+    assert said(HeloCheck(True, frozenset(), NOBODY), facts) == ("next", "")
+    assert said(check, facts) == ("next", "")
+    spf = SpfCheck(True, "me.example", NOBODY, dns, lambda: 0.0, lambda: 0.0)
+    assert said(spf, facts) == ("next", "")
+    assert ReverseName(dns).look(facts) == Verdict()
+    assert said(NameRequired(NOBODY), facts) == ("defer", "4.7.25")
+    assert facts.marks == {"earlytalkers": "greeting", "helocheck": "other-address",
+                           "reversename": "unknown"}
+    assert dns.asked == []
 
 
 def test_marks_of_mail_are_forgotten_with_the_message():

@@ -3,8 +3,11 @@
 import pytest
 
 from mqmail.base.waiter import Waiter, run
-from mqmail.policy import known
+from mqmail.control.optionsets import CHECKS, LIMITS
+from mqmail.policy import dnschecks, inflow, known
+from mqmail.policy.accounts import Accounts
 from mqmail.policy.facts import Facts
+from mqmail.policy.senders import Senders
 from mqmail.policy.stages import Check, Stages, fields_of, for_recipient, may_relay
 from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, NEXT, NO_OPINION, OK, REJECT, RELAY, Verdict
 from mqmail.xmtp.reply import reply
@@ -30,6 +33,9 @@ class Says(Check):
 
 class Breaks(Check):
     name, stage = "broken", "mail"
+
+    def __init__(self, limit=False):
+        self.limit = limit
 
     def look(self, facts):
         raise KeyError("x")
@@ -79,10 +85,53 @@ def test_a_bug_is_temporary_and_the_next_is_asked():
 def test_an_option_set_is_in_force_for_the_checks_behind():
     facts = Facts("s")
     off, on = Says(Verdict(REJECT, NEVER), "dnsbl"), Says(Verdict(DEFER, LATER), "spf")
-    chosen = lambda facts: {"friends": {"spf"}}.get(facts.options)  # noqa: E731
+    chosen = lambda facts: {"friends": ("spf",)}.get(facts.options)  # noqa: E731
     said = ask([Says(Verdict(options="friends")), off, on], facts=facts, chosen=chosen)
     assert (said.action, said.check, off.asked) == (DEFER, "spf", 0)
     assert facts.options == said.options == "friends"
+
+
+class Limit(Says):
+    limit = True
+
+
+class Leader(Says):
+    leads = True
+
+
+def names_in_order(wanted, *checks):
+    one = stages(*checks, chosen=lambda _facts: wanted)
+    assert one.order("mail", Facts("s")) is one.order("mail", Facts("t"))       # found once
+    return [check.name for check in one.order("mail", Facts("s"))]
+
+
+@pytest.mark.parametrize(("wanted", "order"), [
+    (None, "throttle access spf hooks"), (("hooks", "spf", "access"), "throttle hooks spf access"),
+    (("spf",), "throttle spf"), ((), "throttle"), (("spf", "dnsbl"), "throttle spf")])
+def test_an_option_set_says_the_order_but_not_that_of_limits(wanted, order):
+    others = [Says(NO_OPINION, name) for name in ("access", "spf", "hooks")]
+    checks = [Limit(NO_OPINION, "throttle"), *others, Says(NO_OPINION, "spf", stage="rcpt")]
+    assert names_in_order(wanted, *checks) == order.split()
+
+
+def test_what_leads_is_before_those_that_want_to_know():
+    checks = [Leader(NO_OPINION, "reversename"), Says(NO_OPINION, "access")]
+    assert names_in_order(("access", "reversename"), *checks) == ["reversename", "access"]
+    assert names_in_order(("access",), *checks) == ["access"]
+
+
+def test_nobody_is_asked_twice_when_the_order_changes():
+    facts = Facts("s")
+    access = Says(Verdict(options="friends"), "access")
+    spf, hooks = Says(NO_OPINION, "spf"), Says(NO_OPINION, "hooks")
+    chosen = lambda facts: {"friends": ("spf", "hooks", "access")}.get(facts.options)  # noqa: E731
+    ask([hooks, access, spf], facts=facts, chosen=chosen)
+    assert (access.asked, spf.asked, hooks.asked) == (1, 1, 1)
+
+
+def test_a_limit_that_fails_is_not_lifted():
+    said = ask([Breaks(limit=True), Says(Verdict(OK))])
+    assert (said.action, said.reply.code) == (LIMIT, 451)
 
 
 def test_fields_of_all_checks_are_kept_last_stage_first():
@@ -133,8 +182,21 @@ def test_a_new_message_forgets_the_old_ones_verdicts():
     assert facts.recipients == []
 
 
-def test_the_known_checks_have_names_once_a_stage():
-    assert all(name and callable(factory) for name, factory in known.FACTORIES)
+def test_the_known_checks_are_those_that_option_sets_may_name():
+    assert all(callable(factory) for _, factory in known.FACTORIES)
+    names = list(dict.fromkeys([name for name, _ in known.FACTORIES]))
+    limits = len(LIMITS)
+    assert names[:limits] == [*LIMITS]
+    names.remove("reversename")         # the look-up at connect; its place is that of the refusal
+    at_mail = [name for name, _ in dnschecks.FACTORIES]
+    assert names[limits:] == [name for name in CHECKS if name != "reversename"]
+    assert at_mail == [name for name in CHECKS if name in at_mail]
+
+
+@pytest.mark.parametrize("kind", [*inflow.THROTTLES, *inflow.PRESSURES, Accounts, Senders])
+def test_limits_are_limits(kind):
+    assert kind.limit
+    assert kind.name in LIMITS
 
 
 @pytest.mark.parametrize(("said", "gets"), [

@@ -9,7 +9,7 @@ import pytest
 from mqmail.base.waiter import Waiter, run
 from mqmail.control import lines
 from mqmail.control.pressure import Marks, parse_pressure
-from mqmail.control.throttles import Limits, Rate, parse_throttles
+from mqmail.control.throttles import UNKNOWN, Limits, Rate, parse_throttles
 from mqmail.net.shared import Shared
 from mqmail.policy.facts import Facts
 from mqmail.policy.inflow import (
@@ -52,8 +52,11 @@ def test_the_smallest_network_gives_a_clients_limits():
     assert found.of("10.1.1.1") is None
 
 
-def test_who_has_no_address_is_free():
-    assert throttles("* sessions=1\n").of("") is None
+@pytest.mark.parametrize("ip", ["", "nonsense"])
+def test_all_without_an_address_are_one_client(ip):
+    found = throttles("* sessions=1\n* together messages=9/1d\n10.0.0.0/8 together rate=5/2h\n")
+    assert found.of(ip) == [(UNKNOWN, Limits((1, 0))), ("*", Limits(messages=Rate(9, 86400)))]
+    assert throttles("10.0.0.0/8 free\n").of(ip) == [(UNKNOWN, Limits())]
 
 
 def test_an_ipv6_client_is_a_64():
@@ -342,6 +345,28 @@ def test_who_is_free_is_bound_by_the_number_of_all_alone():
     service, _ = inflow()
     check = NewSession(Control("* sessions=1\n192.0.2.1 free\n", total=3), service)
     assert [check.look(facts(name)).action for name in "abcd"] == ["next"] * 3 + [LIMIT]
+
+
+def test_a_local_user_is_free_and_who_has_no_address_is_not():
+    service, _ = inflow()
+    check = NewSession(Control("* sessions=1\n"), service)
+    assert [check.look(facts(name, ip="")).action for name in "ab"] == ["next", LIMIT]
+    assert check.look(facts("c", ip="")).reply.text.startswith("too many sessions of clients without an")
+    local = [facts(name, ip="") for name in "de"]
+    for one in local:
+        one.local = True
+    assert [check.look(one) for one in local] == [NO_OPINION] * 2
+
+
+def test_under_pressure_some_room_is_left_for_users():
+    pressure = Pressure()
+    feel(pressure, 875)
+    check = NewSession(Control("", total=20), inflow(pressure)[0])
+    assert [check.look(facts(f"{n}")).action for n in range(12)] == ["next"] * 11 + [LIMIT]
+    users = [facts(f"u{n}") for n in range(3)]
+    for one in users:
+        one.role = "submission"
+    assert [check.look(one).action for one in users] == ["next"] * 2 + [LIMIT]
 
 
 @pytest.mark.parametrize(("kind", "word"), [(NewMessage, "messages"), (NewRecipient, "recipients")])

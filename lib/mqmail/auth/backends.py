@@ -37,10 +37,11 @@ class Doubted(Temporary):
 
 
 class Backends:
-    """Asked of one process's logins. *passwd* is replaced when its file changes."""
+    """Asked of one process's logins. *passwd* is replaced when its file changes. *key*: this home's, for
+    the salts of logins that are not there."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, chosen: Sequence[Backend],
-                 passwd: Passwd) -> None:
+                 passwd: Passwd, key: bytes) -> None:
         self.passwd = passwd
         self.mechanisms = authbackends.mechanisms_of(chosen)
         self._loop = loop
@@ -49,6 +50,7 @@ class Backends:
         self._programs = Bounded(Threads(loop))
         self._dovecots = {one: Dovecot(loop, deadlines, one.words[0]) for one in chosen
                           if one.kind == authbackends.DOVECOT}
+        self._key = key
         self._secret = os.urandom(32)           # of this process: what is kept is of no use to others
         self._right: dict[bytes, float] = {}    # passwords that were right, hashed, and until when
 
@@ -73,8 +75,9 @@ class Backends:
         denied = False
         for one in self._chosen:
             try:
-                if await self._ask(one, login, password, ip):
-                    return fold(login)
+                found = await self._ask(one, login, password, ip)
+                if found:
+                    return fold(found)
                 denied = denied or one.kind != authbackends.OAUTH       # which knows no passwords
             except Temporary as failure:
                 log.event("auth_unavailable", backend=one.kind, error=failure.text)
@@ -83,19 +86,20 @@ class Backends:
             raise Doubted(trouble.text) if denied else trouble
         return ""
 
-    async def _ask(self, one: Backend, login: str, password: str, ip: str) -> bool:
+    async def _ask(self, one: Backend, login: str, password: str, ip: str) -> str:
+        """The login as the backend calls it; "" for no."""
         if one.kind == authbackends.PASSWD:
-            return await self._passwd(login, password)
+            return login if await self._passwd(login, password) else ""
         if one.kind == authbackends.CHECKPASSWORD:
             done = await self._programs.do(program.check_password, one.words, login, password, ip)
-            return bool(done)
+            return login if done else ""
         if one.kind == authbackends.DOVECOT:
             response = b"\0%b\0%b" % (login.encode(), password.encode())
             said = await self._dovecots[one].begin("PLAIN", response, ip)
             if said.temporary:
                 raise Temporary(f"{one.words[0]}: Dovecot cannot say")
-            return said.kind == "OK"
-        return False
+            return said.text or login if said.kind == "OK" else ""
+        return ""
 
     async def _passwd(self, login: str, password: str) -> bool:
         """By control/passwd; what was right a moment ago is right. Unknown logins take as long."""
@@ -117,7 +121,7 @@ class Backends:
         name = fold(login)
         entry = self.passwd.entry(name)
         if entry is None or entry.scram is None:
-            return "", hashes.no_keys(self._secret, name)
+            return "", hashes.no_keys(self._key, name)
         return name, entry.scram
 
     def secret(self, login: str) -> tuple[str, bytes | None]:

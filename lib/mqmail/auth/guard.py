@@ -4,11 +4,15 @@ Each has a score: an attempt that begins adds one, a success takes it back, and 
 many seconds. A high score slows the answer; above its limit nothing is tried at all. Addresses
 that an account has logged in from are not hindered by the account's score, so that nobody can keep
 its owner out.
+
+At a *shared* host (webmail) many log in from one address: it has no score of its own, and each account
+one for that host alone. That one always counts: its owner may be there, and so may who guesses.
 """
 
 from __future__ import annotations
 
 from mqmail.base.value import value
+from mqmail.control.networks import NOBODY, Networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +68,8 @@ class Guard:
     """Before an attempt ``begin_address`` and, when it is known, ``begin_account``; behind it ``undo``
     and ``success``, or ``delay`` for a failure."""
 
+    shared: Networks = NOBODY
+
     def __init__(self, address: Rules = ADDRESS, account: Rules = ACCOUNT) -> None:
         self._addresses = Scores(address)
         self._accounts = Scores(account)
@@ -71,27 +77,36 @@ class Guard:
 
     def begin_address(self, ip: str, now: float) -> bool:
         """An attempt from *ip* begins: it counts as a failure until it is none. False: it must not."""
-        network = network_of(ip)
+        network = self._network(ip)
         if network and self._addresses.full(network, now):
             return False
         if network:
             self._addresses.add(network, 1.0, now)
         return True
 
+    def _network(self, ip: str) -> str:
+        """Whose score counts; "" for none."""
+        return "" if self.shared.contains(ip) else network_of(ip)
+
+    def _account(self, ip: str, account: str) -> Hashable:
+        return (account, network_of(ip)) if self.shared.contains(ip) else account
+
     def begin_account(self, ip: str, account: str, now: float) -> bool:
         """It is one for *account*. False: it must not go on."""
-        hindered = (account, network_of(ip)) not in self._known
-        if hindered and self._accounts.full(account, now):
+        key = self._account(ip, account)
+        hindered = key != account or (account, network_of(ip)) not in self._known
+        if hindered and self._accounts.full(key, now):
             return False
-        self._accounts.add(account, 1.0, now)
+        self._accounts.add(key, 1.0, now)
         return True
 
     def undo(self, ip: str, account: str, now: float) -> None:
         """It has succeeded, or came to nothing through no fault of the client's."""
-        if network_of(ip):
-            self._addresses.add(network_of(ip), -1.0, now)
+        network = self._network(ip)
+        if network:
+            self._addresses.add(network, -1.0, now)
         if account:
-            self._accounts.add(account, -1.0, now)
+            self._accounts.add(self._account(ip, account), -1.0, now)
 
     def success(self, ip: str, account: str) -> None:
         """Remember where the account's owner is."""
@@ -103,9 +118,9 @@ class Guard:
 
     def delay(self, ip: str, account: str, now: float) -> float:
         """Seconds that the answer to a failure waits: more with each."""
-        network = network_of(ip)
+        network = self._network(ip)
         score = max(self._addresses.score(network, now) if network else 0.0,
-                    self._accounts.score(account, now) if account else 0.0)
+                    self._accounts.score(self._account(ip, account), now) if account else 0.0)
         return 0.0 if score <= _FREE else min(LONGEST_DELAY, 0.25 * 2.0 ** min(score - _FREE, 10.0))
 
 

@@ -77,7 +77,7 @@ def give_memory_back() -> None:
 
 def no_keys(secret: bytes, login: str) -> StoredKeys:
     """SCRAM keys for a login that is not there: the same *login* always has the same salt, as one that
-    is there has; nothing fits them. *secret*: this process's own."""
+    is there has; nothing fits them. *secret*: nobody else's."""
     salt = hmac_sha256(secret, b"salt " + login.encode("utf-8", "surrogateescape"))[:SALT]
     stored = sha256(os.urandom(32)).digest()
     return StoredKeys(salt, ITERATIONS, stored, stored)

@@ -10,6 +10,7 @@ from mqmail.base import log, xtext
 from mqmail.base.failure import Temporary
 from mqmail.base.waiter import Waiter
 from mqmail.control.passwd import fold
+from mqmail.mail.address import is_ipv4, is_ipv6
 from mqmail.xmtp import saslserver
 from mqmail.xmtp.reply import Reply, reply
 from mqmail.xmtp.saslserver import Challenge, Keys, Password, Refused, Secret, Token
@@ -41,10 +42,13 @@ _WAIT = {"address": reply(454, "4.7.0", "too many failed logins from your addres
 
 
 class Client:
-    """What XSESSION says. *offered*: the mechanisms that the client was shown, None if not said."""
+    """What XSESSION says. *ip*: an address, or a word for those without, who count as one; *address*:
+    the same for other programs, "" for what is none. *offered*: the mechanisms that the client was
+    shown, None if not said."""
 
     def __init__(self, facts: dict[str, str]) -> None:
         self.ip = facts.get("ip", "")
+        self.address = self.ip if is_ipv4(self.ip) or is_ipv6(self.ip) else ""
         self.session = facts.get("session", "")
         self.certificate = facts.get("certificate", "")
         names = facts.get("mechanisms")
@@ -91,7 +95,7 @@ class Talk:
         except Error:
             return await self._failed(exchange, Refused("not base64", exchange.login), _BASE64)
         except _Known as known:
-            return self._succeeded(exchange, known.login)
+            return self._succeeded(exchange, fold(known.login))
 
     def _begin(self, mechanism: str) -> Reply | None:
         """A new exchange; a reply if there is to be none."""
@@ -121,20 +125,20 @@ class Talk:
         """The answer to a question of saslserver."""
         kind = type(question)
         if kind is Password:
-            return await self.backends.password(question.login, question.password, self.client.ip)
+            return await self.backends.password(question.login, question.password, self.client.address)
         if kind is Keys:
             return self.backends.keys(question.login)
         if kind is Secret:
             return self.backends.secret(question.login)
         assert kind is Token
-        return await self.backends.token(question.login, question.token, self.client.ip)
+        return await self.backends.token(question.login, question.token, self.client.address)
 
     # --- outcomes ---
 
     def _succeeded(self, exchange: _Exchange, login: str) -> Reply:
         self._exchange = None
         self._guard.undo(self.client.ip, exchange.held, self._loop.time())
-        self._guard.success(self.client.ip, exchange.held or fold(login))
+        self._guard.success(self.client.ip, exchange.held or login)
         log.event("auth_ok", session=self.client.session, ip=self.client.ip, login=login[:_SHOWN],
                   mechanism=exchange.mechanism)
         return reply(235, "2.7.0", xtext.facts({"login": login, "mechanism": exchange.mechanism}))
@@ -249,7 +253,7 @@ class _Relayed(_Exchange):
         if self._number:
             said = await self._dovecot.go_on(self._number, data or b"")
         else:
-            said = await self._dovecot.begin(self.mechanism, data, self._talk.client.ip)
+            said = await self._dovecot.begin(self.mechanism, data, self._talk.client.address)
             self._number = said.number
         if said.kind == "CONT":
             return said.data
@@ -258,7 +262,7 @@ class _Relayed(_Exchange):
             raise Temporary("Dovecot cannot say")
         if said.kind != "OK" or not said.text:
             raise Refused("wrong password", self.login)
-        raise _Known(fold(said.text))
+        raise _Known(said.text)
 
     def _read_along(self, data: bytes | None) -> None:
         """An attempt for the login begins when the client has said it; before Dovecot hears of it."""

@@ -7,11 +7,9 @@ address or network as the system writes it, a local part in quotes only if it ne
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_ntop
-
 from mqmail.base.value import value
 from mqmail.control.actions import parse_action
-from mqmail.control.networks import parse_ip, parse_networks
+from mqmail.control.networks import ip_text, parse_ip, parse_networks
 from mqmail.control.values import domain as check_domain
 from mqmail.mail.address import BadAddress, domain_of, local_of, lower_ascii, parse_address, quote_local
 
@@ -169,11 +167,6 @@ def _network(text: str) -> str:
     (number,) = numbers
     length = width - shift
     return ip_text(width, number << shift) + (f"/{length}" if shift else "")
-
-
-def ip_text(width: int, number: int) -> str:
-    """An address, from what parse_ip() gives, in its one spelling (RFC 5952)."""
-    return inet_ntop(AF_INET if width == 32 else AF_INET6, number.to_bytes(width // 8, "big"))
 
 
 def _domain(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_pton
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from mqmail.base.value import value
 from mqmail.control.values import is_number
@@ -24,6 +24,11 @@ def parse_ip(text: str) -> tuple[int, int]:
     except OSError:
         raise ValueError(f"{text!a} is not an IP address") from None
     return (32, number & 0xFFFFFFFF) if number >> 32 == _MAPPED else (128, number)
+
+
+def ip_text(width: int, number: int) -> str:
+    """An address, from what parse_ip() gives, in its one spelling (RFC 5952)."""
+    return inet_ntop(AF_INET if width == 32 else AF_INET6, number.to_bytes(width // 8, "big"))
 
 
 @value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mqmail.base.value import value
+from mqmail.control.throttles import parse_sessions
 from mqmail.control.values import number
 
 TYPE_CHECKING = False
@@ -16,8 +17,13 @@ ROLES = ("mx", "submission", "submissions", "lmtp")
 MECHANISMS = ("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "CRAM-MD5", "EXTERNAL",
               "OAUTHBEARER")
 VERSIONS = ("1.2", "1.3")
-_OPENING: tuple[tuple[str, Any], ...] = (("relay=yes", "yes"), ("authplain=yes", True),
-                                         ("checks=none", ()))
+# Those of MAIL that look at strangers, in the order in which they are asked if nobody says another.
+_OF_STRANGERS = ("badmailfrom", "earlytalkers", "helocheck", "reversename", "dnsbl", "senderdomain",
+                 "spf")
+CHECKS = ("access", *_OF_STRANGERS, "verify", "header", "hooks")
+# Asked of everybody before all others, in this order; each has a file that says whom it is not for.
+LIMITS = {"throttle": "throttles", "pressure": "pressure", "senders": "logins",
+          "accounts": "accountlimits"}
 LONGEST_NAME = 64
 LONGEST_DELAY = 60      # seconds before the greeting: clients wait 300 (RFC 5321 4.5.3.2.1)
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
@@ -30,7 +36,8 @@ class Options:
     other domains: "yes" all, "auth" who has authenticated, "no" neither; control/relayclients may in any
     case. *databytes*, *maxrecipients* None: as the control files say. *greetdelay* in seconds.
     *clientcert*: no, ask, require. *show551*: clients are told where a recipient has moved to. *checks*:
-    names of those that are made, None for all."""
+    those of CHECKS that are asked, in their order; None for all. *sessions*: how many at a time, as in
+    Limits of control/throttles; None: as many as there may be."""
 
     tls: str = "may"
     tlsmin: str = "1.2"
@@ -44,6 +51,7 @@ class Options:
     prdr: bool = True
     show551: bool = False
     checks: tuple[str, ...] | None = None
+    sessions: tuple[int, int] | None = None
 
 
 _SUBMISSION = {"auth": MECHANISMS[:4], "greetdelay": 0, "prdr": False}
@@ -68,7 +76,13 @@ class OptionSets:
     def opens(self, name: str) -> str:
         """The option by which set *name* lets a client do what others may not, "" for none."""
         found = self.sets.get(name, {})
-        return next((text for text, value in _OPENING if found.get(text.partition("=")[0]) == value), "")
+        for option, opening in (("relay", "yes"), ("authplain", True)):
+            if found.get(option) == opening:
+                return f"{option}=yes"
+        asked = found.get("checks")
+        if asked is None or set(asked) >= set(CHECKS) - set(_OF_STRANGERS):
+            return ""
+        return f"checks={','.join(asked) or 'none'}"
 
     def unvouched(self, path: str) -> list[str]:
         """What is wrong with sets, from *path*, that believe clients' certificates, when it is not said
@@ -140,10 +154,19 @@ def _mechanisms(text: str) -> tuple[str, ...]:
 
 
 def _checks(text: str) -> tuple[str, ...] | None:
-    """``all``, ``none``, or names with commas between them."""
+    """``all``, ``none``, or names with commas between them, in the order in which they are asked."""
     if text in ("all", "none"):
         return None if text == "all" else ()
-    return tuple([check_name(name) for name in text.split(",")])
+    found = tuple(text.split(","))
+    for name in found:
+        if name in LIMITS:
+            raise ValueError(f"{name}: is a limit, which is asked always and first: leave it out here;"
+                             f" control/{LIMITS[name]} says whom it is not for")
+        if name not in CHECKS:
+            raise ValueError(f"{name[:40]}: write all, none, or some of {', '.join(CHECKS)}")
+        if found.count(name) > 1:
+            raise ValueError(f"{name}: is given twice")
+    return found
 
 
 _OPTIONS: dict[str, Callable[[str], Any]] = {
@@ -159,4 +182,5 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "prdr": _flag,
     "show551": _flag,
     "checks": _checks,
+    "sessions": parse_sessions,
 }

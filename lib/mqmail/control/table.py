@@ -132,6 +132,8 @@ TABLE_OF_FILES = (
            "which accounts may put mail into the queue"),
     _lines("authbackends", LIST, "authbackends.parse_authbackends", "passwd", "mq-auth xmtpd",
            "who says whether a login and its password are right"),
+    _lines("webmailhosts", LIST, "networks.parse_networks", "", "mq-auth",
+           "hosts where many log in: failures there count for the account alone"),
     Row("passwd", TABLE, "", "mq-auth mq-passwd", "logins and the hashes of their passwords",
         parser="passwd.parse_passwd", secret=True),
     _lines("logins", TABLE, "logins.parse_logins", "", "xmtpd",

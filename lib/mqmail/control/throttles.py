@@ -15,6 +15,7 @@ _KINDS = ("sessions", "rate", "messages", "recipients")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 7 * 86400
 _WHOLE_SITE = 64        # host bits of an IPv6 network that one customer has (RFC 6177)
+UNKNOWN = "unknown"     # the name under which all clients without an address are counted
 _FORM = ("write NETWORK or *, then limits, or together and limits, or free; limits are sessions=N,"
          " sessions=N%, sessions=N,M%, rate=N/60s, messages=N/1h, recipients=N/1h")
 
@@ -25,6 +26,11 @@ class Rate:
 
     most: int
     seconds: int
+
+
+def most_of(sessions: tuple[int, int], total: int) -> int:
+    """A number of sessions, if there are *total* for all."""
+    return max(1, sessions[0], total * sessions[1] // 100)
 
 
 @value
@@ -39,9 +45,7 @@ class Limits:
 
     def most_sessions(self, total: int) -> int | None:
         """How many at a time, if there are *total* for all."""
-        if self.sessions is None:
-            return None
-        return max(1, self.sessions[0], total * self.sessions[1] // 100)
+        return None if self.sessions is None else most_of(self.sessions, total)
 
 
 _Table = dict[tuple[int, int], dict[int, Limits | None]]     # (width, host bits): number: limits
@@ -59,23 +63,23 @@ class Throttles:
 
     def of(self, ip: str) -> list[tuple[str, Limits]] | None:
         """What holds for a client: whose doings count together, by name, and their limits. None: it is
-        free; so is who has no address. A client is an IPv4 address, or a /64 of IPv6."""
+        free. A client is an IPv4 address, or a /64 of IPv6; all without an address are one."""
         try:
             width, number = parse_ip(ip)
         except ValueError:
-            return None
-        found = []
+            return self._with_everybody([(UNKNOWN, self.others or Limits())])
         own = self._own(width, number)
         if own is None:
             return None
-        found.append((client_of(width, number), own))
+        found = [(client_of(width, number), own)]
         for (family, shift), networks in self.together.items():
             limits = networks.get(number >> shift) if family == width else None
             if limits is not None:
                 found.append((f"{width}/{shift}/{number >> shift:x}", limits))
-        if self.everybody is not None:
-            found.append(("*", self.everybody))
-        return found
+        return self._with_everybody(found)
+
+    def _with_everybody(self, found: list[tuple[str, Limits]]) -> list[tuple[str, Limits]]:
+        return found if self.everybody is None else [*found, ("*", self.everybody)]
 
     def _own(self, width: int, number: int) -> Limits | None:
         """By the smallest network that holds it."""
@@ -127,21 +131,22 @@ def _limits(words: list[str]) -> Limits:
         name, _, text = word.partition("=")
         if name not in _KINDS or name in found:
             raise ValueError(f"{word[:40]!a}: {_FORM}")
-        found[name] = _sessions(word, text) if name == "sessions" else _rate(word, text)
+        found[name] = parse_sessions(text) if name == "sessions" else _rate(word, text)
     if not found:
         raise ValueError(f"no limit is given: {_FORM}")
     return Limits(**found)  # type: ignore[arg-type]
 
 
-def _sessions(word: str, text: str) -> tuple[int, int]:
-    """``20``, ``10%`` or ``20,10%``."""
+def parse_sessions(text: str) -> tuple[int, int]:
+    """``20``, ``10%`` or ``20,10%``: (number, per cent of all)."""
     plain, comma, share = text.partition(",")
     if not comma and plain[-1:] == "%":
         plain, share = "0", plain
     percent = share[:-1] if share else "0"
     if not (is_number(plain) and int(plain) <= MOST and is_number(percent) and int(percent) <= 100) \
             or (comma and share[-1:] != "%") or not int(plain) + int(percent):
-        raise ValueError(f"{word[:40]!a}: {_FORM}")
+        raise ValueError(f"{text[:40]}: write a number of sessions, a share such as 10%, or 20,10% for"
+                         " the larger of both")
     return int(plain), int(percent)
 
 

@@ -19,7 +19,7 @@ from mqmail.base.failure import BadFile
 from mqmail.base.value import value
 from mqmail.control import access, actions
 from mqmail.control.domains import suffixes
-from mqmail.control.networks import parse_ip
+from mqmail.control.networks import ip_text, parse_ip
 from mqmail.control.optionsets import OptionSets
 from mqmail.control.whose import without_detail
 from mqmail.mail.address import BadAddress, check_domain, domain_of, local_of, lower_ascii
@@ -78,13 +78,13 @@ def ip_keys(ip: str, words: frozenset[str]) -> Iterator[str]:
         width, number = parse_ip(ip)
     except ValueError:
         return
-    yield access.ip_text(width, number)
+    yield ip_text(width, number)
     family = "4/" if width == 32 else "6/"
     lengths = [int(word[2:]) for word in words if word[:2] == family and word[2:].isdigit()]
     for length in sorted(lengths, reverse=True):
         if 0 < length < width:
             shift = width - length
-            yield f"{access.ip_text(width, number >> shift << shift)}/{length}"
+            yield f"{ip_text(width, number >> shift << shift)}/{length}"
 
 
 def address_keys(address: str, delimiters: str) -> Iterator[str]:
@@ -171,8 +171,8 @@ class Access(Check):
 
     def look(self, facts: Facts) -> Verdict:
         """By the first entry; a table that cannot be used is trouble."""
-        if self.stage == "connect" and not facts.ip:
-            return NO_OPINION       # a user of this host
+        if self.stage == "connect" and facts.local:
+            return NO_OPINION
         try:
             entry = find(self._table, self.stage, facts, self._delimiters)
             if entry is None:

@@ -24,6 +24,7 @@ class Accounts(Check):
     """One kind of count, at its stage: *kind* messages (at mail) or recipients (at rcpt)."""
 
     name = "accounts"
+    limit = True
 
     def __init__(self, book: Book, kind: str) -> None:
         self.stage = "mail" if kind == "messages" else "rcpt"

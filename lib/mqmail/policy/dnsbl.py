@@ -92,7 +92,7 @@ class Dnsbl(StrangerCheck):
 
     async def judge(self, facts: Facts) -> Verdict:
         """550 5.7.1 from the threshold on. The mark ``dnsbl``: the lists that have the client."""
-        lists = self._lists.lists
+        lists = self._lists.lists if facts.ip else ()
         names = [f"{reversed_ip(facts.ip)}.{one.zone}" for one in lists]
         answers = await self._dns.ask_all([(name, "A") for name in names], SECONDS)
         found = judge(lists, answers)

@@ -15,21 +15,23 @@ class Facts:
 
     *role*: mx, submission, submissions or lmtp. *listener*: the address it came to, *proxy* that of a
     proxy it came through. *host*: the client's name, if its address and name confirm each other; *uid*
-    of a local user. *tls*: version; *certificate*: a verified name; *binding*: the certificate's end
-    point (RFC 5929). *login*: who has authenticated, by *mechanism*. *relay*: may send anywhere.
-    *early*: it spoke before it was greeted; *hasty*: it sent commands before it knew that it may.
-    *options*: the name of the option set in force. *marks*: what checks have noticed, by their names
-    (mq-checks(5)); those of MAIL's checks are forgotten with the transaction. *said*: each stage's
-    verdict, but RCPT's; those against the client wait there for RCPT.
+    of a local user, who is *local*: of others an *ip* of "" means that nobody knows it. *tls*: version;
+    *certificate*: a verified name; *binding*: the certificate's end point (RFC 5929). *login*: who has
+    authenticated, by *mechanism*. *relay*: may send anywhere. *early*: it spoke before it was greeted;
+    *hasty*: it sent commands before it knew that it may. *options*: the name of the option set in force.
+    *marks*: what checks have noticed, by their names (mq-checks(5)); those of MAIL's checks are
+    forgotten with the transaction. *said*: each stage's verdict, but RCPT's; those against the client
+    wait there for RCPT.
 
     Of the transaction: *sender*, *size* (declared; -1: not), *utf8* (SMTPUTF8 was said), *recipient* of
-    the RCPT at hand, *recipients* taken so far, *header* at its end, without the empty line.
+    the RCPT at hand, *recipients* taken so far, *header* at its end, without the empty line. At the
+    stage body: *octets* of the message as it came, and *body*, the start of what follows the header.
     """
 
-    __slots__ = ("binding", "certificate", "cipher", "early", "hasty", "header", "helo", "host", "ip",
-                 "listener", "login", "marks", "mechanism", "options", "port", "proxy", "recipient",
-                 "recipients", "relay", "role", "said", "sender", "session", "size", "tls", "uid",
-                 "utf8", "verb")
+    __slots__ = ("binding", "body", "certificate", "cipher", "early", "hasty", "header", "helo", "host",
+                 "ip", "listener", "local", "login", "marks", "mechanism", "octets", "options", "port",
+                 "proxy", "recipient", "recipients", "relay", "role", "said", "sender", "session",
+                 "size", "tls", "uid", "utf8", "verb")
 
     def __init__(self, session: str, role: str = "mx", listener: str = "", ip: str = "",
                  port: int = 0) -> None:
@@ -41,6 +43,7 @@ class Facts:
         self.proxy = ""
         self.host = ""
         self.uid = ""
+        self.local = False
         self.early = False
         self.hasty = False
         self.verb = ""              # HELO, EHLO, LHLO
@@ -65,6 +68,8 @@ class Facts:
         self.recipient = ""
         self.recipients: list[str] = []
         self.header = b""
+        self.body = bytearray()
+        self.octets = 0
         for stage in ("mail", "header", "body"):
             self.said.pop(stage, None)
         for mark in MESSAGE_MARKS:

@@ -37,9 +37,11 @@ PATH = f"control/{HOOKS}"
 SLOW = 0.1              # seconds: while a hook runs, its process does nothing else
 LONGEST = 1 << 20       # octets of the file
 _ASYNC = 0x80 | 0x20 | 0x200        # CO_COROUTINE, CO_GENERATOR, CO_ASYNC_GENERATOR
-_SHOWN = frozenset(("session", "role", "listener", "ip", "port", "proxy", "host", "uid", "verb", "helo",
-                    "tls", "cipher", "certificate", "login", "mechanism", "relay", "options", "sender",
-                    "size", "utf8", "recipient", "recipients", "header"))
+_SHOWN = frozenset(("session", "role", "listener", "ip", "port", "proxy", "host", "local", "uid", "verb",
+                    "helo", "tls", "cipher", "certificate", "login", "mechanism", "relay", "options",
+                    "marks", "sender", "size", "utf8", "recipient", "recipients", "header", "octets",
+                    "body"))
+_COPIES: dict[type, Callable[[Any], Any]] = {list: tuple, dict: dict, bytearray: bytes}
 _ACTIONS = (OK, RELAY, REJECT, DEFER, DISCARD, NEXT)
 _TROUBLE = reply(451, "4.3.0", "internal trouble, try again later")
 
@@ -56,7 +58,8 @@ class Session:
         if name not in _SHOWN:
             raise AttributeError(f"a session has no {name}")
         found = getattr(self._facts, name)
-        return tuple(found) if isinstance(found, list) else found
+        copied = _COPIES.get(type(found))
+        return found if copied is None else copied(found)
 
     def __setattr__(self, name: str, _value: object) -> None:
         raise AttributeError(f"a hook cannot change {name}")
@@ -76,6 +79,7 @@ class Hook(Check):
 
     def __init__(self, stage: str, function: Function) -> None:
         self.stage = stage
+        self.sees_taken = stage == "rcpt"
         self._function = function
 
     def look(self, facts: Facts) -> Verdict:
@@ -122,6 +126,8 @@ def _checked(said: Verdict, stage: str) -> Verdict:
             raise ValueError(f"a Verdict of {said.action} has a reply that begins with {first}")
     if said.recipients and stage != "header":       # later the queue may know of them already
         raise ValueError(f"recipients are refused at the stage header, and not at {stage}")
+    if said.fields and stage in ("rcpt", "body"):
+        raise ValueError(f"header fields are added at the other stages, and not at {stage}")
     return said
 
 

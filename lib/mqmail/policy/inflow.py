@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mqmail.policy.header import SUBMISSION
 from mqmail.policy.pressure import REFUSE
 from mqmail.policy.stages import Check
 from mqmail.policy.verdict import LIMIT, NO_OPINION, Verdict
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from mqmail.control.reader import Control
     from mqmail.policy.facts import Facts
     from mqmail.policy.pressure import Pressure
-    from mqmail.policy.throttle import Throttle
+    from mqmail.policy.throttle import Rules, Throttle
 
+FOR_USERS = 0.1         # of all sessions: who submits mail may have so many more under pressure
 _BUSY = reply(421, "4.3.2", "too busy, come back later")
 _LATER = reply(451, "4.3.2", "too busy, try again later")
 _NO_SPACE = reply(452, "4.3.1", "not enough disk space, try again later")
@@ -41,10 +43,16 @@ class Inflow:
 class _Inflow(Check):
     """*control* has throttles and concurrencyincoming."""
 
+    limit = True
+
     def __init__(self, control: Control, inflow: Inflow) -> None:
         self._throttles = control.throttles
         self._total: int = control.concurrencyincoming
         self._inflow = inflow
+
+    def _rules(self, facts: Facts) -> Rules | None:
+        """What holds for the client; None: it is free, as local users are."""
+        return None if facts.local else self._throttles.of(facts.ip)
 
 
 class NewSession(_Inflow):
@@ -55,8 +63,10 @@ class NewSession(_Inflow):
 
     def look(self, facts: Facts) -> Verdict:
         """421, or no opinion."""
-        rules = self._throttles.of(facts.ip)
+        rules = self._rules(facts)
         share = 1.0 if rules is None else self._inflow.pressure.share
+        if facts.role in SUBMISSION:
+            share = min(1.0, share + FOR_USERS)
         why = self._inflow.throttle.begin(facts.session, rules or [], self._total,
                                           max(1, int(self._total * share)), self._inflow.clock())
         if not why:
@@ -72,7 +82,7 @@ class _Counted(_Inflow):
 
     def look(self, facts: Facts) -> Verdict:
         """451, or no opinion."""
-        rules = self._throttles.of(facts.ip) or []
+        rules = self._rules(facts) or []
         why = self._inflow.throttle.one_more(self.kind, rules, self._inflow.clock())
         if not why:
             return NO_OPINION
@@ -101,7 +111,7 @@ class PressedSession(_Inflow):
 
     def _answer(self, facts: Facts, busy: Any) -> Verdict | Awaitable[Verdict]:
         pressure = self._inflow.pressure
-        if not pressure.stage or self._throttles.of(facts.ip) is None:
+        if not pressure.stage or self._rules(facts) is None:
             return NO_OPINION
         if pressure.stage == REFUSE:
             return Verdict(LIMIT, busy, why="the queue is behind")

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 CONTROL: tuple[str, ...] = ("logins", "access", "detaildelimiter", "verify", "destinations", "throttles",
                             "concurrencyincoming", "headerchecks", *dnschecks.CONTROL)
 
-# In the order in which they are asked. A factory gets the control
+# The limits first, the others in the order in which they are asked if an option set says no other: that
+# of control/optionsets.CHECKS, but for the look-up of a name at connect. A factory gets the control
 # files and the services of the process (prog/xmtpd/services.py), and returns None when there is
 # nothing to check. A name may stand for a check in several stages: one entry each.
 FACTORIES: tuple[tuple[str, Factory], ...] = (
@@ -30,7 +31,7 @@ FACTORIES: tuple[tuple[str, Factory], ...] = (
     ("senders", lambda control, _services: Senders(control.logins)),
     ("accounts", lambda _control, services: Accounts(services.book, "messages")),
     ("accounts", lambda _control, services: Accounts(services.book, "recipients")),
-    ("reversename", dnschecks.reverse_name),        # before access, which looks up the name
+    ("reversename", dnschecks.reverse_name),
     *[("access", access.make(stage)) for stage in access.TAGS],
     *dnschecks.FACTORIES,
     ("verify", verify.make),

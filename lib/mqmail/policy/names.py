@@ -7,7 +7,7 @@ from mqmail.mail.address import BadAddress, check_domain, is_ipv4, lower_ascii
 from mqmail.mail.mxlist import FAILED
 from mqmail.policy.reverse import reverse_name
 from mqmail.policy.stages import Check
-from mqmail.policy.strangers import THIS_HOST, StrangerCheck
+from mqmail.policy.strangers import StrangerCheck, is_this_host
 from mqmail.policy.verdict import DEFER, NO_OPINION, REJECT, Verdict
 from mqmail.xmtp.reply import reply
 
@@ -32,14 +32,18 @@ class ReverseName(Check):
 
     name = "reversename"
     stage = "connect"
+    leads = True        # control/access looks up the name
 
     def __init__(self, dns: Asker | BlockingAsker) -> None:
         self._dns = dns
 
     def look(self, facts: Facts) -> Verdict | Awaitable[Verdict]:
         """Never against anybody; without a name the mark ``reversename`` says why: none, unconfirmed,
-        unknown (DNS fails)."""
-        if facts.host or facts.ip in THIS_HOST:
+        unknown (DNS fails, or nobody knows the address)."""
+        if facts.host or is_this_host(facts):
+            return NO_OPINION
+        if not facts.ip:
+            facts.marks["reversename"] = "unknown"
             return NO_OPINION
         return self._find(facts)
 
@@ -86,7 +90,7 @@ class NameRequired(StrangerCheck):
         if facts.host:
             return NO_OPINION
         if mark == "unknown":
-            text = f"the name of {facts.ip} cannot be looked up now"
+            text = f"the name of {facts.ip or 'your address'} cannot be looked up now"
             return Verdict(DEFER, reply(451, "4.7.25", text), why=mark)
         text = f"{facts.ip} has no name, or one that does not have this address"
         return Verdict(REJECT, reply(550, "5.7.25", text), why=mark)
@@ -95,9 +99,9 @@ class NameRequired(StrangerCheck):
 # --- what it calls itself ---
 
 def judge_helo(helo: str, ip: str, own_names: frozenset[str], own_ip: str) -> str:
-    """What is wrong with *helo* of a client at *ip* (RFC 5321 sections 2.3.5, 4.1.3): "", "syntax",
-    "short" (a name without a dot), "own-name", "own-address" (ours), "other-address". *own_ip*: where it
-    has come to."""
+    """What is wrong with *helo* of a client at *ip*, "" if nobody knows it (RFC 5321 sections 2.3.5,
+    4.1.3): "", "syntax", "short" (a name without a dot), "own-name", "own-address" (ours),
+    "other-address". *own_ip*: where it has come to."""
     try:
         check_domain(helo)
     except BadAddress:
@@ -110,7 +114,7 @@ def judge_helo(helo: str, ip: str, own_names: frozenset[str], own_ip: str) -> st
         return "" if "." in helo else "short"
     literal = helo[1:-1]
     said = literal[5:] if literal[:5].lower() == "ipv6:" else literal
-    if parse_ip(said) == parse_ip(ip):
+    if ip and parse_ip(said) == parse_ip(ip):
         return ""
     return "own-address" if said == own_ip else "other-address"
 

@@ -17,6 +17,7 @@ class Senders(Check):
 
     name = "senders"
     stage = "mail"
+    limit = True
 
     def look(self, facts: Facts) -> Verdict:
         """No opinion on who has not logged in."""

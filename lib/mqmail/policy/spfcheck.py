@@ -5,7 +5,7 @@ from __future__ import annotations
 from mqmail.policy.senderdomain import ascii_domain_of
 from mqmail.policy.spf import FAIL, NONE, PASS, PERMERROR, SOFTFAIL, TEMPERROR, Question, check_host
 from mqmail.policy.strangers import StrangerCheck
-from mqmail.policy.verdict import NEXT, REJECT, Verdict
+from mqmail.policy.verdict import NEXT, NO_OPINION, REJECT, Verdict
 from mqmail.xmtp.reply import Reply
 
 TYPE_CHECKING = False
@@ -47,6 +47,8 @@ class SpfCheck(StrangerCheck):
 
     async def judge(self, facts: Facts) -> Verdict:
         """MAIL FROM's domain is asked about; HELO's for the null sender (section 2.4)."""
+        if not facts.ip:
+            return NO_OPINION
         end = self._now() + SECONDS
 
         async def lookup(name: str, kind: str) -> Answer:

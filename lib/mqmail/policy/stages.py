@@ -1,8 +1,9 @@
 """Running the checks of a stage, and what their verdicts mean for a recipient. Pure.
 
-A check looks at the facts of a session and says a Verdict. The checks of a stage are asked in order:
-OK, RELAY, REJECT, LIMIT and DISCARD end the stage; DEFER is remembered, and counts if none behind it
-says OK or RELAY (a trouble of one check must not refuse what another allows).
+A check looks at the facts of a session and says a Verdict. The limits of a stage are asked first,
+whatever an option set says, then the others in the order that it gives: OK, RELAY, REJECT, LIMIT and
+DISCARD end the stage; DEFER is remembered, and counts if none behind it says OK or RELAY (a trouble of
+one check must not refuse what another allows).
 
 What connect, helo and mail say against a client is told at RCPT, recipient by recipient: whoever RCPT's
 own checks take (OK, RELAY) gets mail from everybody, but no more of it than the limits allow: LIMIT is
@@ -16,7 +17,7 @@ from mqmail.xmtp.reply import reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from mqmail.policy.facts import Facts
     from mqmail.xmtp.reply import Reply
@@ -27,10 +28,15 @@ _TROUBLE = reply(451, "4.3.0", "internal trouble, try again later")
 
 
 class Check:
-    """One rule. *name* is what an option set's ``checks=`` calls it, *stage* one of facts.STAGES."""
+    """One rule. *name* is what an option set's ``checks=`` calls it, *stage* one of facts.STAGES. A
+    *limit* is asked of everybody, and nobody lifts a trouble with it. What *leads* is asked before the
+    others that an option set names. *sees_taken*: at RCPT it wants to know who has been taken before."""
 
     name = ""
     stage = ""
+    limit = False
+    leads = False
+    sees_taken = False
 
     def look(self, facts: Facts) -> Verdict | Awaitable[Verdict]:
         """What it says, at once or awaited; NO_OPINION for most. An exception is a bug: the client is
@@ -39,20 +45,31 @@ class Check:
 
 
 class Stages:
-    """The *checks* there are, in their order. *chosen* gives the names of those that the option set in
-    force wants, None for all; *failed* is told of a check's exception."""
+    """The *checks* there are, limits first. *chosen* gives the names of those that the option set in
+    force wants, in its order, None for all as they stand; *failed* is told of a check's exception."""
 
-    def __init__(self, checks: Iterable[Check], chosen: Callable[[Facts], Container[str] | None],
+    def __init__(self, checks: Iterable[Check], chosen: Callable[[Facts], tuple[str, ...] | None],
                  failed: Callable[[Check, Exception], None]) -> None:
         self._checks: dict[str, list[Check]] = {}
         for check in checks:
             self._checks.setdefault(check.stage, []).append(check)
+        self._orders: dict[tuple[str, ...] | None, dict[str, tuple[Check, ...]]] = {}
         self._chosen = chosen
         self._failed = failed
+        self.sees_taken = any([check.sees_taken for check in self._checks.get("rcpt", ())])
 
     def has(self, stage: str) -> bool:
         """Whether anything is to be asked."""
         return stage in self._checks
+
+    def order(self, stage: str, facts: Facts) -> tuple[Check, ...]:
+        """The checks of *stage* that the option set in force wants."""
+        wanted = self._chosen(facts)
+        found = self._orders.get(wanted)
+        if found is None:       # once for each option set
+            found = self._orders[wanted] = {
+                name: _in_order(checks, wanted) for name, checks in self._checks.items()}
+        return found.get(stage, ())
 
     async def run(self, stage: str, facts: Facts) -> Verdict:
         """The verdict of *stage*, noted in ``facts.said`` unless it is RCPT's. An option set is in force
@@ -60,16 +77,18 @@ class Stages:
         deferred = NO_OPINION
         fields: tuple[str, ...] = ()
         recipients: tuple[tuple[str, Reply], ...] = ()
-        wanted = self._chosen(facts)
-        for check in self._checks.get(stage, ()):
-            if wanted is not None and check.name not in wanted:
+        asked: list[Check] = []
+        order = iter(self.order(stage, facts))
+        while (check := next(order, None)) is not None:
+            if check in asked:          # by the option set before
                 continue
+            asked.append(check)
             said = await self._ask(check, facts)
             fields += said.fields
             recipients += said.recipients
             if said.options:
                 facts.options = said.options
-                wanted = self._chosen(facts)
+                order = iter(self.order(stage, facts))
             if said.action in _FINAL:
                 return _note(stage, facts, said, fields, recipients)
             if said.action == DEFER and deferred is NO_OPINION:
@@ -84,11 +103,20 @@ class Stages:
                 said = await said
         except Exception as error:  # noqa: BLE001  one check's bug is temporary, and not the session's end
             self._failed(check, error)
-            return Verdict(DEFER, _TROUBLE, check.name, "bug")
+            return Verdict(LIMIT if check.limit else DEFER, _TROUBLE, check.name, "bug")
         if said.action == NEXT or said.check:
             return said
         return Verdict(said.action, said.reply, check.name, said.why, said.options, said.fields,
                        said.recipients)
+
+
+def _in_order(checks: list[Check], wanted: tuple[str, ...] | None) -> tuple[Check, ...]:
+    if wanted is None:
+        return tuple(checks)
+    limits = [check for check in checks if check.limit]
+    others = [check for check in checks if check.name in wanted and not check.limit]
+    others.sort(key=lambda check: -1 if check.leads else wanted.index(check.name))
+    return (*limits, *others)
 
 
 def _note(stage: str, facts: Facts, said: Verdict, fields: tuple[str, ...],

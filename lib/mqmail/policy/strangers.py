@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from mqmail.policy.facts import Facts
     from mqmail.policy.verdict import Verdict
 
-THIS_HOST = ("", "127.0.0.1", "::1")    # "": a local user
+
+
+def is_this_host(facts: Facts) -> bool:
+    """Whether the client is a local user or comes over the loopback."""
+    return facts.local or facts.ip in ("127.0.0.1", "::1")
 
 
 def is_stranger(facts: Facts, trusted: Networks) -> bool:
     """Whether the client is another mail host as far as we know: it has come to a listener for them, has
     not logged in, may not relay, is not in *trusted*, and nothing at connect has said OK."""
-    if facts.role != "mx" or facts.login or facts.relay or facts.ip in THIS_HOST:
+    if facts.role != "mx" or facts.login or facts.relay or is_this_host(facts):
         return False
     said = facts.said.get("connect", NO_OPINION).action
     return said not in (OK, RELAY) and not trusted.contains(facts.ip)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from _blake2 import blake2b
 
+from mqmail.control.throttles import UNKNOWN
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -234,4 +236,6 @@ def _kind(name: str) -> str:
     """Whose limit it is."""
     if name == "*":
         return "everybody"
+    if name == UNKNOWN:
+        return "clients without an address"
     return "the client" if name[1] == ":" else "its network"

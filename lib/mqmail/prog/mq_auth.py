@@ -21,7 +21,7 @@ import stringprep  # noqa: F401                   our reach
 import time
 import unicodedata  # noqa: F401
 
-from mqmail.auth import hashes
+from mqmail.auth import hashes, saltkey
 from mqmail.auth.backends import Backends
 from mqmail.auth.guard import Guard
 from mqmail.auth.habits import Habits
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 SOCKET = "run/auth.sock"
 PASSWD = "control/passwd"
-CONTROL = ("me", "authbackends", "passwd", "accountlimits", "injectors")
+CONTROL = ("me", "authbackends", "passwd", "accountlimits", "injectors", "webmailhosts")
 _SILENCE = 600.0        # seconds that a session may be silent
 _LIMITS = Limits(errors=1000000, idle=0)
 _NO_MAIL = reply(502, "5.5.1", "no mail is taken here: XSESSION and AUTH only")
@@ -87,6 +87,7 @@ class Logins:
         self.guard = Guard()
         self.ledger = Ledger()
         self.habits = Habits(loop, self.ledger)
+        self._key = saltkey.load()
         self._deadlines = deadlines
         self._passwd = _mark()
         self._load()
@@ -94,7 +95,9 @@ class Logins:
     def _load(self) -> None:
         passwd = _mark()
         control = reader.load(".", CONTROL)
-        self.backends = Backends(self.loop, self._deadlines, control.authbackends, control.passwd)
+        self.backends = Backends(self.loop, self._deadlines, control.authbackends, control.passwd,
+                                 self._key)
+        self.guard.shared = control.webmailhosts
         self.control, self._passwd = control, passwd
 
     def reload(self) -> None:

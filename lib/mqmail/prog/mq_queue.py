@@ -59,6 +59,7 @@ _LOGGED = frozenset(("event", "prog", "id", "size", "sender", "recipients", "cal
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOOPS = reply(554, "5.4.6", f"more than {MOST_RECEIVED} Received fields: this message loops")
 _TOO_MANY = reply(452, "4.5.3", "too many recipients")
+_NOT_FOR_ALL = reply(451, "4.5.3", "a recipient was refused: a message is taken for all, or for nobody")
 _HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
 
 
@@ -235,14 +236,20 @@ class Intake:
         return _TOO_MANY if self._is_too_long() else None
 
     def _is_too_long(self) -> bool:
-        """Then the message is refused for all: its sender may have written it all at once, and would
-        send it again to those who have it."""
         return self._envelope > (MOST_ENVELOPE if self._trusted else ENVELOPE_OF_A_USER)
+
+    def _lacks_recipients(self) -> Reply | None:
+        """A message that has lost a recipient is refused for all: its sender may have written it all at
+        once, and would send it again to those who have it."""
+        if self._is_too_long():
+            return _TOO_MANY
+        return _NOT_FOR_ALL if self._server.missed else None
 
     def _body(self, data: bytes) -> None:
         """Keep a small body in memory, put a large one into its file as it comes."""
-        if self._is_too_long():
-            return self._drop_with(_TOO_MANY)
+        lacks = self._lacks_recipients()
+        if lacks is not None:
+            return self._drop_with(lacks)
         self._scan.feed(data)
         if self._scan.loops(MOST_RECEIVED) or self._scan.too_large:
             return self._drop_with(_LOOPS if self._scan.loops(MOST_RECEIVED) else _HUGE_HEADER)
@@ -276,8 +283,9 @@ class Intake:
         return received if self._scan.starts_with_header else received + b"\r\n"
 
     async def _finish(self, event: events.BodyEnd) -> None:
-        if self._is_too_long():         # an empty body
-            return self._server.answer(event, _TOO_MANY)
+        lacks = self._lacks_recipients()
+        if lacks is not None:           # and an empty body
+            return self._server.answer(event, lacks)
         try:
             self._flush()
             assert self._message is not None

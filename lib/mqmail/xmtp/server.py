@@ -188,8 +188,10 @@ class Server(Transfer):
         try:
             rcpt = params.parse_rcpt(argument, self._known(), utf8, self._offered)
         except params.Refused as refused:
+            self.missed += 1
             return self._say(refused.reply)
         if len(self.accepted) >= self._limits.recipients:
+            self.missed += 1
             return self._say(reply(452, "4.5.3", "too many recipients"))     # RFC 5321 4.5.3.1.10
         self._offered += 1
         self._state = RCPT
@@ -333,7 +335,9 @@ class Server(Transfer):
         answer = answer or _RECIPIENT_OK
         if answer.code < 400:
             self._accept(event)
-        elif answer.code >= 500 and not self.xmq:
+            return answer
+        self.missed += 1
+        if answer.code >= 500 and not self.xmq:
             self._refused += 1
             if self._refused > self._limits.refused:
                 self.close(reply(421, "4.7.0", "too many refused recipients"))

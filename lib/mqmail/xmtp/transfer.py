@@ -37,7 +37,8 @@ class Transfer(Dialogue):
         self._state = state
         self.mail: events.Mail | None = None
         self.accepted: list[events.Rcpt] = []
-        self._offered = 0                   # RCPT commands of this transaction
+        self.missed = 0                     # RCPT commands of this transaction that were refused
+        self._offered = 0                   # those that were understood
         self._behind = 0                    # commands that may have been sent before MAIL was refused
         self._failure: Reply | None = None
         self._finals: list[Reply | None] | None = None

@@ -6,6 +6,7 @@ No secret is looked at here: the client's lines go to mq-auth as they are, and i
 from __future__ import annotations
 
 from mqmail.base import log, xtext
+from mqmail.control.throttles import UNKNOWN
 from mqmail.net.session import Session
 from mqmail.xmtp.reply import Reply, facts_of, reply
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SOCKET = "run/auth.sock"
 TIMEOUT = 60.0          # seconds for an answer: mq-auth makes clients wait that fail
 MOST_IDLE = 8
+_OF_THE_CLIENT = (501, 504, 534, 535, 538)      # refusals that are about what it said (RFC 4954)
 _DOWN = reply(454, "4.7.0", "logins cannot be checked now, try again later")
 _NOT_ASKED = reply(451, "4.3.2", "this account cannot be looked up now, try again later")
 _WELCOME = reply(235, "2.7.0", "welcome")
@@ -57,8 +59,8 @@ class AuthTalk:
             return reply(501, "5.5.2", "this is not base64")
         answer = answer or session.refusal
         self._asked = answer is not None and answer.code == 334
-        if answer is None or answer.code < 400 and answer.code not in (334, 235):
-            return self._lost()
+        if answer is None or not _is_clients(answer):
+            return self._lost(answer)
         return self._welcome(answer, facts) if answer.code == 235 else answer
 
     def _welcome(self, answer: Reply, facts: Facts) -> Reply:
@@ -86,13 +88,15 @@ class AuthTalk:
     def _facts(self, facts: Facts) -> str:
         bindings = {kind.replace("-", "_"): data.hex() for kind, data in self.bindings.items()}
         return xtext.facts({
-            "session": facts.session, "ip": facts.ip, "role": facts.role, "listener": facts.listener,
+            "session": facts.session, "ip": facts.ip or ("" if facts.local else UNKNOWN),
+            "role": facts.role, "listener": facts.listener,
             "helo": facts.helo, "tls": facts.tls, "certificate": facts.certificate, **bindings,
             "mechanisms": ",".join(self.mechanisms)})
 
-    def _lost(self) -> Reply:
+    def _lost(self, answer: Reply | None = None) -> Reply:
         session = self._session
-        log.event("auth_unavailable", error=(session.broken or "bad answer") if session else "not there")
+        said = answer.said() if answer is not None else "bad answer"
+        log.event("auth_unavailable", error=(session.broken or said) if session else "not there")
         self.close()
         return _DOWN
 
@@ -101,6 +105,14 @@ class AuthTalk:
         session, self._session, self._asked = self._session, None, False
         if session is not None:
             session.close()
+
+
+def _is_clients(answer: Reply) -> bool:
+    """Whether it is for the client. Others say that mq-auth is not well, or does not understand us: a
+    client that hears 5yz would ask its user for another password. 421 is when it fails too often."""
+    if answer.code == 421:
+        return answer.status.startswith("4.7.")
+    return answer.code in (334, 235, *_OF_THE_CLIENT) or 400 <= answer.code < 500
 
 
 class AccountBook:

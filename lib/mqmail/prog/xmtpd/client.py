@@ -59,7 +59,7 @@ class Client:
         facts.early = facts.hasty = False
         facts.marks.clear()
         facts.ip, facts.port, facts.host, facts.uid = peer.ip, peer.port, peer.host, peer.uid
-        facts.relay = peer.relay
+        facts.local, facts.relay = peer.local, peer.relay
         facts.said.clear()
         if peer.refusal is not None:
             action = REJECT if peer.refusal.code >= 500 else DEFER

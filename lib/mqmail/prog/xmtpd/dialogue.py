@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 
-from mqmail.mail.address import is_ipv4, is_ipv6
+from mqmail.control.passwd import fold
 from mqmail.policy.verdict import REJECT
 from mqmail.prog.xmtpd.client import TLS_FIRST, reply_of
 from mqmail.prog.xmtpd.message import Message
-from mqmail.prog.xmtpd.peer import Peer
+from mqmail.prog.xmtpd.peer import Peer, plain_ip
 from mqmail.queue import ids
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import Reply, reply
@@ -226,17 +226,17 @@ class Dialogue(Message):
     async def _xclient(self, event: events.Xclient) -> None:
         """The client is another (https://www.postfix.org/XCLIENT_README.html)."""
         found = dict(event.attributes)
-        ip = found.get("addr", self.facts.ip)
-        ip = ip[5:] if ip[:5].upper() == "IPV6:" else ip
+        said = found.get("addr", self.facts.ip)
+        ip = plain_ip(said[5:] if said[:5].upper() == "IPV6:" else said)
         port = found.get("port", "")
-        if (ip and not (is_ipv4(ip) or is_ipv6(ip))) or (port and not _is_port(port)):
+        if (said and not ip) or (port and not _is_port(port)):
             return self.server.answer(event, _BAD_XCLIENT)
         facts = self.facts
         proxy, helo = facts.proxy or facts.ip, facts.helo
         host = found.get("name", "" if "addr" in found else facts.host)
         self._settled = True
         self.meet(Peer(ip=ip, host=host, port=int(port or 0)))
-        facts.proxy, facts.login = proxy, found.get("login", "")
+        facts.proxy, facts.login = proxy, fold(found.get("login", ""))
         facts.helo = found.get("helo", helo)
         self.offer()
         self.forget_message()

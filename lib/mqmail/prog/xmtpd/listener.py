@@ -19,6 +19,7 @@ from mqmail.prog.xmtpd import inflow, peer, pool, resolver, settings
 from mqmail.prog.xmtpd.dialogue import Dialogue, SessionIds
 from mqmail.prog.xmtpd.services import Services
 from mqmail.prog.xmtpd.session import Session
+from mqmail.prog.xmtpd.shares import Shares, share_of
 from mqmail.prog.xmtpd.sockets import Sockets
 from mqmail.xmtp.reply import reply
 
@@ -129,7 +130,7 @@ class Worker:
         self._parent = parent
         self._number = number
         self._ids = SessionIds()
-        self._open = 0
+        self._shares = Shares(parent.processes)
         self._lines: dict[str, Listener] = {}
         self._services: dict[str, Service] = {}     # by place
         self._closed: list[Service] = []            # that listen no more, with sessions
@@ -199,12 +200,13 @@ class Worker:
     def _session(self, stream: Stream, line: Listener) -> tuple[Server, Dialogue, Callable[[str], None]]:
         handler = Dialogue(self._settings, line, peer.of_socket(stream.sock), self._ids.make(),
                            self._resolver, self._pool, self._tools.auth)
-        if self._open >= self._most():
+        name, sessions = share_of(line, handler.options, self._lines.values())
+        if self._shares.full(name, sessions, self._settings.control.concurrencyincoming):
             handler.server.close(_BUSY)
-        self._open += 1
+        self._shares.begin(name)
 
         def end(why: str) -> None:
-            self._open -= 1
+            self._shares.end(name)
             handler.end(why)
             if self._tools.inflow is not None:
                 self._tools.inflow.end(handler.facts.session)

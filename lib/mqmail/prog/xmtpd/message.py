@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 
-from mqmail.base import xtext
+from mqmail.base import log, xtext
 from mqmail.mail.headerrules import LARGEST
 from mqmail.mail.headerscan import is_field
 from mqmail.policy.header import SUBMISSION, submission_header
 from mqmail.policy.stages import fields_of
 from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, REJECT, Verdict
 from mqmail.prog.xmtpd.client import reply_of, shown
-from mqmail.prog.xmtpd.recipients import Recipients, passed_on
+from mqmail.prog.xmtpd.recipients import TROUBLE, Recipients, passed_on
 from mqmail.xmtp import events
 from mqmail.xmtp.client import EAGER, Transaction
 from mqmail.xmtp.reply import Reply, facts_of, reply
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HELD = 65536            # octets of a body that are kept until the queue is told of the message
 MOST_PIECES = 64        # that they are kept in: those of two octets take 20 times their size
+SEEN = 65536            # octets of a body that the checks behind it see
 _DOWN = reply(451, "4.3.2", "the queue does not answer, try again later")
 _HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
 _THANKS = reply(250, "2.0.0", "ok")
@@ -62,6 +63,8 @@ class Message(Recipients):
 
     def body(self, data: bytes) -> Awaitable[None] | None:
         """Keep a small body; hand a large one over as it comes, from the end of its header on."""
+        if self._begun:
+            self._show(data)
         self._held.append(data)
         if len(self._held) > MOST_PIECES:
             self._held = [b"".join(self._held)]
@@ -76,7 +79,14 @@ class Message(Recipients):
     @property
     def _is_judged(self) -> bool:
         """Whether anybody looks at the header."""
-        return self._submitted or self.settings.stages.has("header")
+        stages = self.settings.stages
+        return self._submitted or stages.has("header") or stages.has("body")
+
+    def _show(self, data: bytes) -> None:
+        """More of what follows the header has come."""
+        facts = self.facts
+        if len(facts.body) < SEEN and self.settings.stages.has("body"):
+            facts.body += data[:SEEN - len(facts.body)]
 
     @property
     def _submitted(self) -> bool:
@@ -113,6 +123,7 @@ class Message(Recipients):
         if self._is_judged:
             text = b"".join(self._held)
             header = header_of(text)
+            self._show(text[len(header):].removeprefix(b"\r\n") if header else text)
             if self._submitted:
                 if header == text and len(text) > LARGEST:  # a Bcc could be behind what we see
                     return _HUGE_HEADER
@@ -175,6 +186,7 @@ class Message(Recipients):
         """The body is complete: the queue's word is ours."""
         answer = await self._begin_body()
         if answer is None and self.settings.stages.has("body"):
+            self.facts.octets = event.size
             answer = self._heed(await self.judge("body"))
         if answer is None and not self._away and not self._nobody_left():
             answer = await self._hand_over()
@@ -210,6 +222,10 @@ class Message(Recipients):
         """What the client is told, by what the queue said so far."""
         transaction = self._transaction
         assert transaction is not None
+        missed = _refused_later(transaction)
+        if missed is not None and missed.code >= 500:
+            log.event("bad_answer", said=missed.said())
+            return TROUBLE
         known = [verdict for verdict in transaction.verdicts if verdict is not None]
         worst = max(known, key=_code, default=transaction.refused)
         if worst is None or worst.code < 300:
@@ -251,6 +267,16 @@ def header_of(text: bytes) -> bytes:
         return b""
     end = text.find(b"\r\n\r\n")
     return text[:end + 2] if end >= 0 else text
+
+
+def _refused_later(transaction: Transaction) -> Reply | None:
+    """How the queue refused a recipient whom we have taken; None if it did not. It refuses the message
+    for all then, and so do we, for now: nobody is to be lost, and nobody to get it twice."""
+    taken = set(transaction.accepted)
+    for number, verdict in enumerate(transaction.verdicts):
+        if verdict is not None and number not in taken and verdict is not transaction.refused:
+            return verdict
+    return None
 
 
 def _words(rcpt: events.Rcpt) -> list[str]:

@@ -9,7 +9,7 @@ from _socket import AF_UNIX, socket
 from mqmail.base import unix
 from mqmail.base.failure import Temporary
 from mqmail.base.value import value
-from mqmail.mail.address import is_ipv4, is_ipv6
+from mqmail.control.networks import ip_text, parse_ip
 from mqmail.xmtp.reply import Reply, reply
 
 TYPE_CHECKING = False
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LOCAL_PROTOCOLS = ("UNIX", "IPC")      # unixserver, s6-ipcserver
-_MAPPED = "::ffff:"                     # RFC 4291 2.5.5.2
 _SUFFIX = frozenset(chr(c) for c in range(33, 127) if chr(c) not in '"(),:;<>[\\]')
 
 
@@ -114,8 +113,9 @@ def of_socket(sock: socket) -> Peer:
 
 
 def plain_ip(text: str) -> str:
-    """An address without zone, an IPv4 one in IPv6's clothes as IPv4; "" for what is none."""
-    text = text.partition("%")[0]
-    if text[:7].lower() == _MAPPED and is_ipv4(text[7:]):
-        text = text[7:]
-    return text if is_ipv4(text) or is_ipv6(text) else ""
+    """An address in its one spelling, without zone, an IPv4 one in IPv6's clothes (RFC 4291 2.5.5.2) as
+    IPv4; "" for what is none."""
+    try:
+        return ip_text(*parse_ip(text))
+    except ValueError:
+        return ""

@@ -42,8 +42,14 @@ class Recipients(Client):
         self._asked.append(rcpt)
 
     async def settle(self) -> None:
-        """Answer all RCPTs that came together."""
+        """Answer all RCPTs that came together: at once, or one by one if a check wants to know who has
+        been taken."""
         asked, self._asked = self._asked, []
+        together = 1 if self.settings.stages.sees_taken else max(1, len(asked))
+        for first in range(0, len(asked), together):
+            await self._settle(asked[first:first + together])
+
+    async def _settle(self, asked: list[events.Rcpt]) -> None:
         judged = [await self._judge_recipient(rcpt) for rcpt in asked]
         answers = await self._resolve(asked, judged)
         if self.server.closed:
