@@ -165,6 +165,12 @@ def test_what_holds_for_a_recipient(kept, own, holds, of):
     assert (said.action, said.check) == (holds, of)
 
 
+def test_what_was_kept_brings_no_option_set_back():
+    facts = Facts("s")
+    facts.said["connect"] = Verdict(DISCARD, options="old", why="x")
+    assert for_recipient(facts, Verdict(options="new")) == Verdict(DISCARD, options="new", why="x")
+
+
 def test_who_may_relay():
     facts = Facts("s")
     assert not may_relay(facts, NO_OPINION)

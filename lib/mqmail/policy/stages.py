@@ -130,7 +130,8 @@ def _note(stage: str, facts: Facts, said: Verdict, fields: tuple[str, ...],
 
 def for_recipient(facts: Facts, said: Verdict) -> Verdict:
     """What holds for a recipient of whom RCPT's checks say *said*: theirs, if it is final and no LIMIT
-    is kept; else what was kept against the client: the first REJECT, else LIMIT, DISCARD, DEFER."""
+    is kept; else what was kept against the client: the first REJECT, else LIMIT, DISCARD, DEFER. The
+    option set is in any case RCPT's: what was kept is older."""
     kept = [facts.said[stage] for stage in KEPT if stage in facts.said]
     if said.action in (REJECT, LIMIT):
         return said
@@ -139,7 +140,7 @@ def for_recipient(facts: Facts, said: Verdict) -> Verdict:
     for action in (REJECT, LIMIT, DISCARD, DEFER):
         for one in (*kept, said):
             if one.action == action:
-                return one
+                return Verdict(one.action, one.reply, one.check, one.why, said.options)
     return said
 
 

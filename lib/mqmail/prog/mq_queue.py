@@ -177,6 +177,7 @@ class Intake:
         self._via: dict[str, str] = {}
         self._eightbit = False
         self._envelope = 0
+        self._at_once = False
 
     def _drop(self) -> None:
         """Leave nothing of an unfinished message behind."""
@@ -199,6 +200,8 @@ class Intake:
             return self._body(event.data)
         if kind is events.BodyEnd:
             return self._finish(event)
+        if kind is events.Data:
+            self._at_once = event.chunked
         if kind is events.Mail:
             return self._server.answer(event, self._mail(event))
         if kind is events.Rcpt:
@@ -239,11 +242,11 @@ class Intake:
         return self._envelope > (MOST_ENVELOPE if self._trusted else ENVELOPE_OF_A_USER)
 
     def _lacks_recipients(self) -> Reply | None:
-        """A message that has lost a recipient is refused for all: its sender may have written it all at
-        once, and would send it again to those who have it."""
+        """A message that has lost a recipient is refused for all, if its sender may have written it all at
+        once (by BDAT; with DATA it knows): it would send it again to those who have it."""
         if self._is_too_long():
             return _TOO_MANY
-        return _NOT_FOR_ALL if self._server.missed else None
+        return _NOT_FOR_ALL if self._at_once and self._server.missed else None
 
     def _body(self, data: bytes) -> None:
         """Keep a small body in memory, put a large one into its file as it comes."""
