@@ -242,7 +242,7 @@ class Intake:
         return self._envelope > (MOST_ENVELOPE if self._trusted else ENVELOPE_OF_A_USER)
 
     def _lacks_recipients(self) -> Reply | None:
-        """A message that has lost a recipient is refused for all, if its sender may have written it all at
+        """A message that has lost a recipient is refused for all, if its sender may have written all at
         once (by BDAT; with DATA it knows): it would send it again to those who have it."""
         if self._is_too_long():
             return _TOO_MANY
