@@ -15,9 +15,9 @@ EVENTS = {
     "error": """
         accept_failed account_stopped accounts_not_read accounts_not_written auth_key_trouble bad_answer
         bad_relayclient bad_table bug check_failed daemon_died fork_failed hook_failed hosts_not_read
-        hosts_not_written listen_failed load_unknown message_trouble no_memory no_service queue_failed record_bad
-        record_not_moved record_not_removed record_not_written reload_failed scan_failed stop_too_slow
-        worker_died""".split(),
+        hosts_not_written listen_failed load_unknown message_trouble no_memory no_service queue_failed
+        record_bad record_not_moved record_not_removed record_not_written reload_failed scan_failed
+        stop_too_slow worker_died""".split(),
     "notice": """
         auth_failed auth_unavailable bounce_deferred caller_refused clock_set_back dnsbl_trouble
         double_bounce_dropped hook_slow host_down hosts_read listening listening_ended pressure
