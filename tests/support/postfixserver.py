@@ -6,7 +6,8 @@ settings of its own. Only root can run it.
     server.start() … server.wait_for("u@x.test") … server.log(strict) … server.stop()
 
 It takes mail for every address and puts it into one Maildir, whose files begin with the fields
-Return-Path, X-Original-To and Delivered-To. The Received field says what TLS and AUTH were used.
+Return-Path, X-Original-To and Delivered-To. The Received field says what TLS and AUTH were used. With
+``relay_to(port, …)`` it sends all mail on instead.
 """
 
 import os
@@ -60,6 +61,7 @@ flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 error unix - - n - - error
 retry unix - - n - - error
+smtp unix - - n - - smtp
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
@@ -85,6 +87,12 @@ class PostfixServer:
         options = "".join([f"  -o {{ {name} = {value} }}\n" for name, value in settings.items()])
         self._listeners.append((ip, f"{ip}:{self.port} inet n - n - - smtpd\n{options}"))
         return ip
+
+    def relay_to(self, port, **settings):
+        """Send all mail to 127.0.0.1, with these settings of smtp(8) besides."""
+        self._settings |= {"virtual_mailbox_domains": "", "mynetworks": "127.0.0.0/8",
+                           "smtpd_relay_restrictions": "permit_mynetworks, reject_unauth_destination",
+                           "relayhost": f"[127.0.0.1]:{port}", **settings}
 
     def start(self):
         """Returns when all listeners accept connections and postlogd(8) has begun the log."""

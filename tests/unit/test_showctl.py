@@ -7,6 +7,7 @@ import pytest
 
 from mqmail.control import reader
 from mqmail.control.table import BY_NAME, TABLE_OF_FILES
+from support.certificates import make_authority
 from support.home import ME, ROOT, run
 
 FACTS = ("type", "default", "read by", "source")
@@ -176,14 +177,20 @@ def test_check_names_what_one_file_expects_of_another(home):
     write(home, credentials="isp alice correct-horse\n", fallbackroute="mx.example auth=last\n",
           smtproutes="a.example:mx.example auth=isp\n:mx.example auth=gone\n",
           senderroutes="b.example:mx.example auth=isp\nc@b.example:mx.example auth=other\n",
-          aliases="x: @lists:, @one:\ny: @two:a@b.example\n", verify=".c.example lists\n* four\n")
+          aliases="x: @lists:, @one:\ny: @two:a@b.example\n", verify=".c.example lists\n* four\n",
+          listeners="127.0.0.1:25 set=five\n127.0.0.1:465 role=submissions\n[::1]:25 set=six\n",
+          optionsets="six clientcert=ask\n")
     assert [text.split(": write")[0] for text in check(home)] == [
         "control/aliases line 1: there is no destination one",
         "control/aliases line 2: there is no destination two",
         "control/smtproutes: the line for all: there is no entry gone",
         "control/senderroutes: c@b.example: there is no entry other",
         "control/fallbackroute: mx.example: there is no entry last",
-        "control/verify: *: there is no destination four"]
+        "control/verify: *: there is no destination four",
+        "control/listeners: 127.0.0.1:25: there is no option set five",
+        "control/listeners: 127.0.0.1:465 is for clients with TLS, and there is no certificate",
+        "control/listeners: [::1]:25: clientcert=ask is not for mx: many hosts have a certificate that"
+        " nobody vouches for, and would be refused"]
 
 
 def test_check_names_what_this_host_lacks(home):
@@ -196,6 +203,22 @@ def test_check_names_what_this_host_lacks(home):
         "control/tlsauthorities: /nonexistent/ca.pem: No such file or directory"]
 
 
+def test_check_names_certificates_that_are_no_good(home, tmp_path):
+    authority = make_authority(tmp_path)
+    one, other = [authority.certificate([ME], tmp_path) for _ in range(2)]
+    for pair, said in (((one[0], other[1]), ": key values mismatch"),
+                       ((one[0], one[0]), ": not a certificate and its key in PEM, or the key has a"
+                                          " password"),
+                       ((one[0], "tls/none.pem"), "tls/none.pem: No such file or directory")):
+        write(home, tlscertificates=f"* {pair[0]} {pair[1]}\n")
+        [text] = check(home)
+        assert text.endswith(f"{said}: see control/tlscertificates")
+    write(home, tlscertificates=f"* {one[0]} {one[1]}\n", tlsclientauthorities=f"{one[1]}\n")
+    assert check(home) == [f"{one[1]}: no certificate or crl found: see control/tlsclientauthorities"]
+    write(home, tlsclientauthorities=f"{authority.file}\n")
+    assert show(home, "--check") == ""
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="for root")
 def test_root_reads_as_the_owner_of_the_home_does(home):
     os.chown(home, 4242, 4242)
@@ -204,6 +227,12 @@ def test_root_reads_as_the_owner_of_the_home_does(home):
     assert check(home) == ["control/databytes: Permission denied"]
     os.chown(path, 4242, -1)
     assert show(home, "--check") == ""
+    write(home, tlscertificates="* tls/cert.pem tls/key.pem\n")
+    (home / "tls").mkdir()
+    for path in (home / "tls/cert.pem", home / "tls/key.pem"):
+        path.touch(0o600)
+    assert check(home) == ["tls/cert.pem: Permission denied: uid 4242 must be able to read it:"
+                           " see control/tlscertificates"]
 
 
 def test_without_a_home_it_says_how_to_make_one():

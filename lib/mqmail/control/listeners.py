@@ -10,7 +10,10 @@ from mqmail.control.values import facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from mqmail.control.lines import Lines
+    from mqmail.control.optionsets import OptionSets
 
 LONGEST_PATH = 100      # sun_path, with the name under which a socket is made first
 _FACTS = ("role", "set", "proxy", "xclient")
@@ -31,9 +34,9 @@ class Listener:
 
     @property
     def place(self) -> str:
-        """``127.0.0.1:25``, ``[::1]:25``, ``unix:/path``."""
-        if self.path:
-            return f"unix:{self.path}"
+        """``127.0.0.1:25``, ``[::1]:25``, ``unix:/path``; "" for one that is nowhere."""
+        if self.path or not self.address:
+            return f"unix:{self.path}" if self.path else ""
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
@@ -70,3 +73,19 @@ def _place(text: str) -> tuple[str, int, str]:
     if path[:1] != "/" or path[-1:] == "/" or len(path.encode()) > LONGEST_PATH:
         raise ValueError(f"{text!a}: write unix: and an absolute path of at most {LONGEST_PATH} bytes")
     return "", 0, path
+
+
+def unmet(path: str, listeners: Iterable[Listener], sets: OptionSets, has_tls: bool) -> Iterator[str]:
+    """What *listeners*, from *path* or (without a place) the command line, want and other files do not
+    have. *has_tls*: there is a certificate."""
+    for one in listeners:
+        options = sets.options(one.role, one.options)
+        where = f"{path}: {one.place}" if one.place else f"--role {one.role}"
+        if one.options and not sets.has(one.options):
+            yield f"{where}: there is no option set {one.options}: write one into control/optionsets"
+        elif one.role == "mx" and options.clientcert == "ask":
+            yield (f"{where}: clientcert=ask is not for mx: many hosts have a certificate that nobody"
+                   " vouches for, and would be refused")
+        elif options.tls in ("require", "implicit") and not has_tls:
+            yield (f"{where} is for clients with TLS, and there is no certificate: write one into"
+                   " control/tlscertificates, or tls=none into control/optionsets")

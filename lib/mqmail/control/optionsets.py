@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROLES = ("mx", "submission", "submissions", "lmtp")
 MECHANISMS = ("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "CRAM-MD5", "EXTERNAL",
-              "OAUTHBEARER")
+              "OAUTHBEARER", "XOAUTH2")
 VERSIONS = ("1.2", "1.3")
 # Those of MAIL that look at strangers, in the order in which they are asked if nobody says another.
 _OF_STRANGERS = ("badmailfrom", "earlytalkers", "helocheck", "reversename", "dnsbl", "senderdomain",

@@ -10,6 +10,7 @@ from mqmail.base.value import value
 from mqmail.control import reader
 from mqmail.control.access import unknown_sets
 from mqmail.control.lines import Lines
+from mqmail.control.listeners import unmet
 from mqmail.control.routes import Route
 from mqmail.control.table import BY_NAME, HOOKS, LINE, NUMBER, OTHER_FORMS, TABLE_OF_FILES, Row
 from mqmail.control.verify import unknown_destinations
@@ -57,7 +58,8 @@ class Survey:
         self._look_for_unknown(names)
         self._check(("aliases", self._destinations), ("smtproutes", self._entries),
                     ("senderroutes", self._entries), ("fallbackroute", self._entries),
-                    ("verify", self._services), ("access", self._sets), ("optionsets", self._vouchers))
+                    ("verify", self._services), ("access", self._sets), ("optionsets", self._vouchers),
+                    ("listeners", self._wanted))
 
     def look_around(self) -> None:
         """Note also what the files name and this host does not have."""
@@ -133,6 +135,11 @@ class Survey:
     def _vouchers(self, sets: Setting) -> Iterator[str]:
         if not self.settings["tlsclientauthorities"].content:
             yield from sets.content.unvouched(sets.path)
+
+    def _wanted(self, listeners: Setting) -> Iterator[str]:
+        sets, certificates = [self.settings[name].content for name in ("optionsets", "tlscertificates")]
+        if sets is not None and certificates is not None:
+            yield from unmet(listeners.path, listeners.content, sets, bool(certificates.files))
 
     def _entries(self, routes: Setting) -> Iterator[str]:
         """The entries of credentials that routes name."""

@@ -8,6 +8,7 @@ other's sessions; after a reload with new certificates each process only its own
 from __future__ import annotations
 
 import os
+import pwd
 import ssl
 
 from mqmail.base import files
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CLIENT = {"no": ssl.CERT_NONE, "ask": ssl.CERT_OPTIONAL, "require": ssl.CERT_REQUIRED}
 _LIMIT = 200        # characters of a client's name
+_NO_PAIR = "not a certificate and its key in PEM, or the key has a password"
 _LARGEST = 1 << 20  # octets of a certificate's file
 
 
@@ -87,14 +89,34 @@ def _stamp(path: str) -> tuple[int, int, int]:
 def _load(context: Context, certificate: str, key: str) -> bytes:
     """Take them in; the certificate's end point. No password is asked for."""
     try:
+        for path in (certificate, key):     # load_cert_chain does not say which it cannot read
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         context.load_cert_chain(certificate, key, password=lambda: b"")
         text = files.read_bounded(certificate, _LARGEST).decode("ascii", "replace")
-    except OSError as error:        # ssl.SSLError is one
-        why = error.strerror or str(error)
+    except ssl.SSLError as error:
+        why = _reason(error) or _NO_PAIR
         raise BadFile(f"{certificate}, {key}: {why}: see control/tlscertificates") from None
+    except OSError as error:
+        raise BadFile(f"{error.filename}: {_denied(error)}: see control/tlscertificates") from None
     _, header, rest = text.partition(ssl.PEM_HEADER)
     body, footer, _ = rest.partition(ssl.PEM_FOOTER)
     return end_point(ssl.PEM_cert_to_DER_cert(header + body + footer)) if footer else b""
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """``key values mismatch``."""
+    return (error.reason or "").replace("_", " ").lower()
+
+
+def _denied(error: OSError) -> str:
+    """Why, and who must be able to read it."""
+    if not isinstance(error, PermissionError):
+        return error.strerror or str(error)
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        name = f"uid {os.geteuid()}"
+    return f"{error.strerror}: {name} must be able to read it"
 
 
 def _trust(context: ssl.SSLContext, authorities: str) -> None:
@@ -104,7 +126,7 @@ def _trust(context: ssl.SSLContext, authorities: str) -> None:
         else:
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
     except OSError as error:
-        why = error.strerror or str(error)
+        why = _reason(error) if isinstance(error, ssl.SSLError) else _denied(error)
         raise BadFile(f"{authorities}: {why}: see control/tlsclientauthorities") from None
 
 

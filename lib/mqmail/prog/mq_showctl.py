@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 
 from mqmail.base import homes
-from mqmail.base.failure import Permanent, Usage
+from mqmail.base.failure import BadFile, Permanent, Usage
 from mqmail.base.files import write_all
 from mqmail.base.program import complain
 from mqmail.control import reader
@@ -28,6 +28,7 @@ from mqmail.control.survey import Survey
 from mqmail.control.table import BY_NAME, NUMBER
 from mqmail.net import daemon
 from mqmail.net.owner import become_owner, owner_of
+from mqmail.net.servertls import ServerTls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def main(argv: list[str]) -> int:
         return _value(survey, names[0])
     if found["--check"]:
         survey.look_around()
-        mistakes = [text for name, text in survey.mistakes if not names or name in names]
+        found_wrong = [*survey.mistakes, *_certificates(survey)]
+        mistakes = [text for name, text in found_wrong if not names or name in names]
         _print(mistakes)
         return MISTAKES if mistakes else 0
     return _blocks(survey, names or list(BY_NAME))
@@ -75,6 +77,18 @@ def _print(lines: list[str]) -> None:
 
 def _mistakes(survey: Survey, name: str) -> list[str]:
     return [text for of, text in survey.mistakes if of == name]
+
+
+def _certificates(survey: Survey) -> Iterator[tuple[str, str]]:
+    """What is wrong with the files that tlscertificates and tlsclientauthorities name."""
+    certificates, authorities = [survey.settings[name].content if name in survey.settings else None
+                                 for name in ("tlscertificates", "tlsclientauthorities")]
+    if certificates is None or authorities is None or not certificates.files:
+        return
+    try:
+        ServerTls(certificates, authorities, [("1.2", "require" if authorities else "no")])
+    except BadFile as error:
+        yield "tlscertificates", error.text
 
 
 def _value(survey: Survey, name: str) -> int:

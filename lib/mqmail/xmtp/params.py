@@ -91,12 +91,11 @@ def _check_ascii(argument: str, path: Path, extensions: Container[str], utf8: bo
 
 
 def _split(argument: str, keyword: str) -> tuple[Path, list[str]]:
-    """The path and the words after it."""
+    """The path and the words after it. A space before the path is a mistake (RFC 5321 section 3.3) that
+    Outlook and many small programs make."""
     if argument[:len(keyword)].upper() != keyword:
         raise syntax(f"say {keyword}<address>", "5.5.2")
-    text = argument[len(keyword):]
-    if text[:1] == " ":
-        raise syntax(f"no space goes between {keyword} and <address>", "5.5.2")
+    text = argument[len(keyword):].lstrip(" ")
     end = _path_end(text)
     rest = text[end:]
     if rest and rest[0] != " ":
@@ -109,7 +108,7 @@ def _split(argument: str, keyword: str) -> tuple[Path, list[str]]:
 
 
 def _path_end(text: str) -> int:
-    """Where the path ends; quotes may hold a ``>``. Spaces before it are not taken (RFC 5321 3.3)."""
+    """Where the path ends; quotes may hold a ``>``."""
     if '"' not in text:
         end = text.find(">")
         return end + 1 if end >= 0 else len(text)

@@ -106,6 +106,11 @@ class Dialogue(Message):
         self.log("connect", ip=facts.ip, host=facts.host, uid=facts.uid, listener=facts.listener,
                  proxy=facts.proxy)
 
+    def tell_of_tls(self) -> None:
+        """Log what has been agreed on."""
+        facts = self.facts
+        self.log("tls", version=facts.tls, cipher=facts.cipher, certificate=facts.certificate)
+
     def end(self, why: str) -> None:
         """The session is over."""
         self.forget_body()

@@ -42,7 +42,12 @@ class Session(Conversation):
         self._began = 0.0           # to wait
         self._taken = self._messages = 0
         self._dialogue = handler
-        self._plain = handler.options.tls != "implicit"     # whether a text would be understood
+        self._plain = not self._is_to_shake_hands           # whether a text would be understood
+
+    @property
+    def _is_to_shake_hands(self) -> bool:
+        """Before anything else is said."""
+        return self._dialogue.options.tls == "implicit" and not self._dialogue.facts.tls
 
     async def open(self) -> str:
         """See Conversation."""
@@ -50,13 +55,15 @@ class Session(Conversation):
         if dialogue.listener.proxy.contains(dialogue.facts.ip) and not await self._meet_client():
             return "closed"
         dialogue.tell_of_client()
-        if dialogue.options.tls == "implicit":
+        if self._is_to_shake_hands:
             if self._server.closed:
                 return self._hang_up()
             why = await self._shake_hands_first()
             if why:
                 return why
             dialogue.offer()
+        elif dialogue.facts.tls:
+            dialogue.tell_of_tls()
         if self._server.closed:
             return "busy"
         if dialogue.options.greetdelay:
@@ -171,7 +178,7 @@ class Session(Conversation):
         except Expired:
             log.event("tls_refused", session=facts.session, ip=facts.ip, why="no handshake in time")
             return "tls"
-        dialogue.log("tls", version=facts.tls, cipher=facts.cipher, certificate="")
+        dialogue.tell_of_tls()
         return ""
 
     async def _shake_hands(self) -> str:
@@ -199,7 +206,7 @@ class Session(Conversation):
         facts.tls, facts.cipher = tls.version, tls.cipher
         facts.certificate = name_of(tls.certificate)
         facts.binding = binding_of(tls)
-        dialogue.log("tls", version=facts.tls, cipher=facts.cipher, certificate=facts.certificate)
+        dialogue.tell_of_tls()
 
     def say_goodbye(self, answer: Reply) -> None:
         """Not in plain where TLS is expected."""

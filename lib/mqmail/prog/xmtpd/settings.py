@@ -5,6 +5,7 @@ from __future__ import annotations
 from mqmail.base import log
 from mqmail.base.failure import BadFile
 from mqmail.control import reader
+from mqmail.control.listeners import unmet
 from mqmail.control.optionsets import ROLES
 from mqmail.policy import known
 from mqmail.policy.stages import Stages
@@ -73,21 +74,11 @@ class Settings:
         assert self._tls is not None
         return self._tls.context(options.tlsmin, options.clientcert)
 
-    def check_listeners(self, listeners: Sequence[Listener]) -> None:
-        """Raises BadFile for what the other files do not have."""
-        for one in listeners:
-            if one.options and not self.control.optionsets.has(one.options):
-                raise BadFile(f"control/listeners: {one.place}: there is no option set {one.options}:"
-                              " write one into control/optionsets")
-            options = self.options(one.role, one.options)
-            tls = options.tls
-            if one.role == "mx" and options.clientcert == "ask":
-                raise BadFile(f"control/listeners: {one.place}: clientcert=ask is not for mx: many hosts"
-                              " have a certificate that nobody vouches for, and would be refused")
-            if tls in ("require", "implicit") and not self.has_tls:
-                raise BadFile(f"control/listeners: {one.place} is for clients with TLS, and there is no"
-                              " certificate: write one into control/tlscertificates, or tls=none into"
-                              " control/optionsets")
+    def check_listeners(self, listeners: Sequence[Listener], has_tls: bool = False) -> None:
+        """Raises BadFile for what the other files do not have. *has_tls*: others see to TLS."""
+        sets = self.control.optionsets
+        for text in unmet("control/listeners", listeners, sets, has_tls or self.has_tls):
+            raise BadFile(text)
 
 
 def load(services: Services | None = None, old: Settings | None = None,

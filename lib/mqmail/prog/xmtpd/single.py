@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from mqmail.base import log, unix
+from mqmail.base import homes, log, unix
 from mqmail.base.failure import EXIT_TEMPORARY, Failure
 from mqmail.base.waiter import run
 from mqmail.control import reader
@@ -34,7 +34,7 @@ def serve(options: Options) -> int:
     os.set_blocking(1, True)
     stream = BlockingStream(0, 1)
     try:
-        os.chdir(options.home)
+        homes.enter(options.home)
         if not options.local and os.geteuid() == 0 == os.stat(".").st_uid:
             _give_up_root()
         basics = reader.load(".", ["me", "loglevels"])
@@ -43,7 +43,7 @@ def serve(options: Options) -> int:
         services = Services(_connect, me)
         found = settings.load(None if options.local else services)
         listener = Listener(role=options.role or "mx", options=options.set)
-        found.check_listeners([] if ucspi.offered(os.environ) else [listener])
+        found.check_listeners([listener], ucspi.has_tls(os.environ))
         peer = local_user() if options.local else of_environment(os.environ, 0)
     except (Failure, OSError):
         stream.write(_TROUBLE.encode())
@@ -72,6 +72,10 @@ def _converse(stream: BlockingStream, found: settings.Settings, listener: Listen
     handler.logs = not options.local        # that user did not ask for a log
     if ucspi.offered(os.environ):
         handler.ucspi_tls = ucspi.take_over
+        handler.offer()
+    inside = ucspi.inside(os.environ)
+    if inside is not None and not options.local:        # who may be a program under a server with TLS
+        handler.facts.tls, handler.facts.cipher = inside
         handler.offer()
     why = run(Session(stream, handler.server, handler).run())
     handler.end(why)

@@ -1,4 +1,5 @@
-"""STARTTLS done by whoever started us: UCSPI-TLS, as sslserver and s6-ucspitlsd have it.
+"""TLS that is the business of whoever started us: from the first octet, as sslserver and s6-tlsserver do
+it, or STARTTLS by UCSPI-TLS, as sslserver and s6-ucspitlsd have it.
 
 https://web.archive.org/web/20150311223457/http://www.suspectclass.com/sgifford/ucspi-tls/ucspi-tls-qmail-howto.html
 """
@@ -25,6 +26,18 @@ def offered(environ: Mapping[str, str]) -> bool:
     return all([environ.get(name) for name in NAMES])
 
 
+def inside(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """(version, cipher) of a session that has been in TLS from its first octet."""
+    if not environ.get("SSL_PROTOCOL") or offered(environ):
+        return None
+    return _agreed(environ)
+
+
+def has_tls(environ: Mapping[str, str]) -> bool:
+    """Whether others see to TLS."""
+    return offered(environ) or inside(environ) is not None
+
+
 def take_over() -> tuple[BlockingStream, str, str]:
     """Ask for TLS; (the stream inside it, version, cipher). Raises Temporary; Expired when there is no
     handshake within TIMEOUT."""
@@ -32,8 +45,11 @@ def take_over() -> tuple[BlockingStream, str, str]:
     os.write(control, b"Y")
     found = _variables(control)
     os.close(control)
-    return (BlockingStream(reading, writing), found.get("SSL_PROTOCOL") or "TLS",
-            found.get("SSL_CIPHER") or "unknown")
+    return BlockingStream(reading, writing), *_agreed(found)
+
+
+def _agreed(found: Mapping[str, str]) -> tuple[str, str]:
+    return found.get("SSL_PROTOCOL") or "TLS", found.get("SSL_CIPHER") or "unknown"
 
 
 def _descriptor(name: str) -> int:
