@@ -215,6 +215,8 @@ def test_check_names_certificates_that_are_no_good(home, tmp_path):
         assert text.endswith(f"{said}: see control/tlscertificates")
     write(home, tlscertificates=f"* {one[0]} {one[1]}\n", tlsclientauthorities=f"{one[1]}\n")
     assert check(home) == [f"{one[1]}: no certificate or crl found: see control/tlsclientauthorities"]
+    write(home, tlsclientauthorities="tls/none.pem\n")
+    assert check(home) == ["tls/none.pem: No such file or directory: see control/tlsclientauthorities"]
     write(home, tlsclientauthorities=f"{authority.file}\n")
     assert show(home, "--check") == ""
 
@@ -228,7 +230,10 @@ def test_root_reads_as_the_owner_of_the_home_does(home):
     os.chown(path, 4242, -1)
     assert show(home, "--check") == ""
     write(home, tlscertificates="* tls/cert.pem tls/key.pem\n")
-    (home / "tls").mkdir()
+    (home / "tls").mkdir(mode=0o700)
+    assert check(home) == ["tls/cert.pem: Permission denied: uid 4242 must be able to read it:"
+                           " see control/tlscertificates"]
+    (home / "tls").chmod(0o755)
     for path in (home / "tls/cert.pem", home / "tls/key.pem"):
         path.touch(0o600)
     assert check(home) == ["tls/cert.pem: Permission denied: uid 4242 must be able to read it:"

@@ -74,15 +74,18 @@ class ServerTls:
 
 def state_of(certificates: Certificates, authorities: str, wishes: Iterable[Wish]) -> Any:
     """What tells whether contexts have to be made anew: files and their times."""
-    paths = {path for pair in certificates.files.values() for path in pair} | {authorities}
-    return certificates, authorities, frozenset(wishes), [_stamp(path) for path in sorted(paths - {""})]
+    paths = {path: "tlscertificates" for pair in certificates.files.values() for path in pair}
+    if authorities:
+        paths[authorities] = "tlsclientauthorities"
+    stamps = [_stamp(path, paths[path]) for path in sorted(paths)]
+    return certificates, authorities, frozenset(wishes), stamps
 
 
-def _stamp(path: str) -> tuple[int, int, int]:
+def _stamp(path: str, control: str) -> tuple[int, int, int]:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise BadFile(f"{path}: {error.strerror}: see control/tlscertificates") from None
+        raise BadFile(f"{path}: {_denied(error)}: see control/{control}") from None
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
