@@ -53,8 +53,7 @@ class Incoming:
         if fd >= 0:
             os.close(fd)
 
-    def _sync_body(self) -> None:
-        os.fsync(self._fd)
+    def _end_body(self) -> None:
         if os.fstat(self._fd).st_nlink == 0:
             raise FileNotFoundError(f"the body of {self.id} has been removed")
         self._close()
@@ -64,10 +63,6 @@ class Incoming:
         self._fd = paths.create(path, paths.RECORD_MODE)
         self._made.append(path)
         write_all(self._fd, data)
-
-    def _sync_record(self) -> None:
-        os.fsync(self._fd)
-        self._close()
 
     def _keep(self) -> None:
         self._made.clear()
@@ -82,11 +77,11 @@ def commit(batch: list[tuple[Incoming, bytes]]) -> dict[Incoming, OSError | None
     dropped the data and say nothing the next time.
     """
     results: dict[Incoming, OSError | None] = dict.fromkeys([message for message, _ in batch])
-    _sync(results, Incoming._sync_body, "mess")
+    _sync(results, "mess", Incoming._end_body)
     for message, data in batch:
         if results[message] is None:
             results[message] = _attempt(message._write_record, data)
-    _sync(results, Incoming._sync_record, "new")
+    _sync(results, "new", Incoming._close)
     for message, error in results.items():
         if error is None:
             message._keep()
@@ -103,18 +98,18 @@ def _attempt(step: Callable[..., None], *args: object) -> OSError | None:
     return None
 
 
-def _sync(results: dict[Incoming, OSError | None], step: Callable[[Incoming], None], place: str) -> None:
-    """Take *step* for all good messages and sync their directories below *place*; a directory that
-    fails fails all messages in it."""
+def _sync(results: dict[Incoming, OSError | None], place: str, end: Callable[[Incoming], None]) -> None:
+    """Sync the files of all good messages and their directories below *place*, then *end* the files; a
+    directory that fails fails all messages in it."""
     groups: dict[str, list[Incoming]] = {}
     for message, error in results.items():
         if error is None:
             groups.setdefault(f"queue/{place}/{ids.directory(message.id)}", []).append(message)
     messages = [message for group in groups.values() for message in group]
-    steps = [(step, message) for message in messages] + [(sync_directory, path) for path in groups]
-    outcomes = at_once(steps)
+    outcomes = at_once([*[(os.fsync, message._fd) for message in messages],
+                        *[(sync_directory, path) for path in groups]])
     for directory, failed in zip(groups, outcomes[len(messages):], strict=True):
         if failed is not None:
             results.update(dict.fromkeys(groups[directory], failed))
     for message, failed in zip(messages, outcomes, strict=False):
-        results[message] = results[message] or failed
+        results[message] = results[message] or failed or _attempt(end, message)

@@ -69,8 +69,9 @@ _threads: list[_Threads] = []
 
 def at_once(steps: Sequence[Step]) -> list[OSError | None]:
     """Call each ``function(argument)``, at the same time as far as threads go; the OSError that each
-    raised, or None."""
-    if len(steps) < 2:
+    raised, or None. Two are called one after the other: a file and its directory, whose names the
+    journal has once it has the file."""
+    if len(steps) <= 2:
         return [_take(step) for step in steps]
     if not _threads:
         _threads.append(_Threads())
