@@ -78,8 +78,7 @@ class Message:
             self._set_aside(error)
             return None
         finally:
-            if self._body >= 0:
-                os.close(self._body)
+            self._close_body()
 
     def _load(self) -> bool:
         try:
@@ -169,6 +168,11 @@ class Message:
         if self._body < 0:
             self._body = store.open_body(self.id, self._envelope.size)
         return self._body
+
+    def _close_body(self) -> None:
+        if self._body >= 0:
+            body, self._body = self._body, -1
+            os.close(body)
 
     def _said(self, state: State, answer: Reply | None, why: str) -> None:
         """A recipient's verdict has come."""
@@ -308,8 +312,8 @@ class Message:
         """While the disk refuses, the message stays here: nothing may be delivered again."""
         while True:
             try:
-                body, self._body = self._body, -1
-                await self._scheduler.disk.do(_remove, self._place, self.id, body)
+                self._close_body()
+                await self._scheduler.removal.remove(self._place, self.id)
             except FileNotFoundError:
                 pass                # somebody was faster
             except OSError as error:
@@ -357,16 +361,6 @@ class Message:
         """Save what is known, when no more of it will be learnt."""
         self._left += 1
         self._flush()
-
-
-def _remove(place: str, id: str, body: int) -> None:
-    """Close the body (-1: it is not open) and remove the message. The system frees the body's blocks
-    now, which may take longer than anything else mq-send does."""
-    try:
-        store.remove(place, id)
-    finally:
-        if body >= 0:
-            os.close(body)
 
 
 def _settled(state: State) -> bool:

@@ -23,6 +23,7 @@ from mqmail.prog.mq_send.agenda import Agenda
 from mqmail.prog.mq_send.job import Job, domain_of
 from mqmail.prog.mq_send.message import Message
 from mqmail.prog.mq_send.outlet import Outlet
+from mqmail.prog.mq_send.removal import Removal
 from mqmail.queue import ids, orphans, store
 
 TYPE_CHECKING = False
@@ -57,6 +58,7 @@ class Scheduler:
         self.stopping = False
         self.forced_at = 0.0        # when somebody wanted all to be tried
         self.disk = Threads(loop)
+        self.removal = Removal(self.disk)
         self._deadlines = Deadlines(loop)
         self._agenda = Agenda()
         self._active: dict[str, Message] = {}
