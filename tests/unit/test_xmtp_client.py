@@ -27,6 +27,7 @@ from mqmail.xmtp.reply import Reply
 from mqmail.xmtp.text import BadText
 
 HELLO = b"220 hi\r\n", b"250-you\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+PIPELINING = b"220 hi\r\n", b"250-you\r\n250 PIPELINING\r\n"
 PLAIN = b"220 hi\r\n", b"250 you\r\n"
 
 
@@ -155,14 +156,45 @@ def test_a_body_by_chunks(mode):
 
 def test_eager_needs_chunking():
     client, one = (
-        ready(greeting=(HELLO[0], b"250-you\r\n250 PIPELINING\r\n")),
+        ready(greeting=PIPELINING),
         transaction("a", mode=EAGER),
     )
     client.begin(one)
     assert client.events() == []
-    assert out(client) == b"MAIL FROM:<s@b.com>\r\nRCPT TO:<a@c.com>\r\n"
-    assert client.feed(b"250 ok\r\n250 ok\r\n") == []
-    assert out(client) == b"DATA\r\n"
+    assert out(client) == b"MAIL FROM:<s@b.com>\r\nRCPT TO:<a@c.com>\r\nDATA\r\n"
+    assert client.feed(b"250 ok\r\n250 ok\r\n354 go\r\n") == [Go(one)]
+
+
+@pytest.mark.parametrize("mail", [b"250 ok", b"550 no"])
+@pytest.mark.parametrize("final", [b"554 no recipients", b"250 ok"])
+def test_data_taken_for_nobody_gets_an_empty_body(mail, final):
+    client, one = ready("smtp", PIPELINING), transaction("a", "b")
+    client.begin(one)
+    out(client)
+    assert client.feed(mail + b"\r\n550 no\r\n550 no\r\n354 go\r\n") == [Verdict(one, 0), Verdict(one, 1)]
+    assert out(client) == b".\r\n"
+    client.feed(final + b"\r\n")
+    assert out(client) == b"RSET\r\n"
+    assert client.feed(b"250 ok\r\n") == [End(one)]
+    assert codes(one) == [550, 550]
+    assert client.idle
+
+
+def test_an_lmtp_service_that_takes_data_for_nobody():
+    client, one = ready("lmtp", PIPELINING), transaction("a")
+    client.begin(one)
+    assert type(client.feed(b"250 ok\r\n550 no\r\n354 go\r\n")[-1]) is Broken
+    assert codes(one) == [550]
+
+
+def test_data_refused_for_want_of_recipients():
+    client, one = ready(greeting=PIPELINING), transaction("a")
+    client.begin(one)
+    out(client)
+    assert client.feed(b"250 ok\r\n450 later\r\n503 no recipients\r\n") == [Verdict(one, 0)]
+    assert out(client) == b"RSET\r\n"
+    assert client.feed(b"250 ok\r\n") == [End(one)]
+    assert codes(one) == [450]
 
 
 def test_a_refused_chunk_is_the_verdict_on_all():

@@ -16,7 +16,8 @@ Three ways to carry out a transaction:
 * ``ASK``: MAIL, RCPT…, RSET in one burst; no body (destination ``new``). If the service accepts a
   recipient all the same, it is accepted for nothing: a 2xx without a body is no delivery.
 * ``FILE``: MAIL, RCPT…, XFD in one burst, with the body's descriptor. XMQ services only.
-* ``BODY``: MAIL, RCPT…, then the body by BDAT or DATA once a recipient was accepted.
+* ``BODY``: MAIL, RCPT…, then the body by BDAT or DATA once a recipient was accepted. With PIPELINING
+  DATA goes in one burst with RCPT.
 * ``EAGER``: as BODY, but the body may be written at once behind RCPT (BDAT, RFC 3030 section 4.2)
   when the server offers PIPELINING and CHUNKING; else it is BODY.
 """
@@ -75,12 +76,16 @@ class Client(Conversation):
         before has ended. Raises ValueError when something does not fit into a command."""
         for line, expected in commands(transaction, fd, size):
             self._say(line, *expected)
+        pipelining = self.ready and "PIPELINING" in self.features
+        chunking = pipelining and "CHUNKING" in self.features
+        if transaction.mode == EAGER and not chunking:
+            transaction.mode = BODY
+        if transaction.mode == BODY and pipelining and not chunking:
+            transaction.data_said = True        # RFC 2920 section 3.1: as the last of a group
+            self._say("DATA", "DATA", transaction)
         self._pump()
         if transaction.mode == EAGER:
-            if self._unsent or self.broken or "CHUNKING" not in self.features:
-                transaction.mode = BODY
-            else:
-                self._events.append(Go(transaction))
+            self._events.append(Go(transaction))
 
     def body(self, transaction: Transaction, data: bytes, last: bool = False) -> None:
         """A piece of the body after Go; *last* ends it. With DATA a flaw raises text.BadText: break
@@ -130,6 +135,8 @@ class Client(Conversation):
 
     def _all_rcpts(self, transaction: Transaction) -> None:
         """BODY: every RCPT is answered."""
+        if transaction.data_said:
+            return                      # its answer is due
         if not transaction.accepted:
             if transaction.refused is None:
                 self._say("RSET", "RSET", transaction)
@@ -142,14 +149,24 @@ class Client(Conversation):
 
     def _on_data(self, answer: Reply, transaction: Transaction, _n: Any) -> None:
         if answer.code == 354:
-            self._encoder = DataEncoder()
-            self._events.append(Go(transaction))
-            return
+            return self._send_body(transaction)
         if answer.code < 400:
             return self._break("DATA answered " + answer.said())
         for number in transaction.accepted:
             self._verdict(transaction, number, answer)
         self._say("RSET", "RSET", transaction)
+
+    def _send_body(self, transaction: Transaction) -> None:
+        """After DATA. Without a recipient, an empty one (RFC 2920 section 3.1); LMTP has no reply to
+        that, and must not have let it come so far (RFC 2033 section 4.2)."""
+        if transaction.accepted:
+            self._encoder = DataEncoder()
+            self._events.append(Go(transaction))
+        elif self.kind == "lmtp":
+            self._break("DATA taken for nobody")
+        else:
+            self._out.append(b".\r\n")
+            self._expected.append(("message", transaction, None))
 
     def _on_bdat(self, answer: Reply, transaction: Transaction, _n: Any) -> None:
         """A chunk before the last: a refusal here is the verdict on all (RFC 3030 section 2)."""

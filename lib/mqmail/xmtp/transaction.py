@@ -107,11 +107,11 @@ class Transaction:
     *sender* and *recipients* are paths without brackets (``@local:a@b`` too), each recipient with its
     parameters (``["NOTIFY=NEVER"]``); *parameters* are MAIL's. ``verdicts`` grows from None to Reply.
     ``accepted`` (numbers), ``rcpts`` (answered) and ``finals`` (verdicts after the body) are the
-    client's counting.
+    client's counting; ``data_said``: DATA need not be said again.
     """
 
-    __slots__ = ("accepted", "finals", "mode", "parameters", "rcpts", "recipients", "refused",
-                 "sender", "verdicts", "waiting")
+    __slots__ = ("accepted", "data_said", "finals", "mode", "parameters", "rcpts", "recipients",
+                 "refused", "sender", "verdicts", "waiting")
 
     def __init__(self, sender: str, recipients: Sequence[tuple[str, Sequence[str]]],
                  parameters: Sequence[str] = (), mode: str = BODY) -> None:
@@ -125,6 +125,7 @@ class Transaction:
         self.accepted: list[int] = []
         self.rcpts = 0
         self.finals = 0
+        self.data_said = False
 
 
 def commands(transaction: Transaction, fd: int, size: int) -> list[tuple[str, tuple[str, Any, Any]]]:
