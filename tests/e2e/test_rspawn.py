@@ -641,3 +641,44 @@ def test_most_connections_of_all_messages_together():
             assert call.verdicts()[0][0] == 250
         assert len(server.sessions) == 2
     rig.stop()
+
+
+# --- sessions with the workers ---
+
+@pytest.fixture(scope="module")
+def forgetful():
+    """No session with a host is kept."""
+    made = Rig(remotesessions="idle 0\n", processesremote="1\n")
+    yield made
+    made.stop()
+
+
+def _sessions_with_workers(rig):
+    """Of each, the worker's end has the name that the listener was made with."""
+    name = f" run/transfer.sock.{rig.process.pid}"
+    lines = [line for line in Path("/proc/net/unix").read_text().splitlines() if line.endswith(name)]
+    return len([line for line in lines if line.split()[5] == "03"])     # SS_CONNECTED
+
+
+def test_a_session_with_a_worker_is_used_for_one_host_after_the_other(forgetful):
+    for count in range(3):
+        with BadServer() as server:
+            assert one_verdict(forgetful, server)[0] == 250
+            server.wait_for(lambda: server.sessions[0][-1:] == ["end"])
+            assert server.sessions[0][-2] == "QUIT"
+        wait_until(lambda: _sessions_with_workers(forgetful) == 1, f"one session after {count}")
+    with BadServer({"CONNECT": b"450 no\r\n"}) as server:
+        assert one_verdict(forgetful, server)[0] == 451
+    assert _sessions_with_workers(forgetful) == 1
+
+
+def test_a_worker_that_has_died_meanwhile_costs_nobody_anything(forgetful):
+    with BadServer() as server:
+        assert one_verdict(forgetful, server)[0] == 250
+        wait_until(lambda: _sessions_with_workers(forgetful) == 1, "a session that is kept")
+        children = Path(f"/proc/{forgetful.process.pid}/task/{forgetful.process.pid}/children").read_text()
+        for pid in children.split():
+            if Path(f"/proc/{pid}/comm").read_text() == "mq-remote\n":
+                os.kill(int(pid), signal.SIGKILL)
+        wait_until(lambda: _sessions_with_workers(forgetful) == 0, "the worker's end")
+        assert one_verdict(forgetful, server)[0] == 250

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 CONTROL = (*settings.CONTROL, "injectors")
 GRACE = 15.0        # seconds that transactions have to end after TERM
 _NO_HOP = reply(503, "5.5.1", "say XHOP first")
+_NO_HOST = reply(250, "2.0.0", "no host")
+_STOPPING = reply(421, "4.3.2", "closing down")
 _MAY_NOT = "is no program of this mail system"
 
 
@@ -43,6 +45,7 @@ class Worker:
 
     def __init__(self, listener: unix.socket, callers: frozenset[int] | None) -> None:
         self.loop = daemon.new_loop()
+        self.stopping = False
         self._callers = callers
         self._deadlines = Deadlines(self.loop)
         self._outside = Deadlines(self.loop)        # streams to hosts: cut off at the end
@@ -62,6 +65,7 @@ class Worker:
 
     def stop(self, stopped: Callable[[], None]) -> None:
         """End when no transaction is left; those that take too long are cut off, and so put off."""
+        self.stopping = True
         self.loop.call_later(GRACE, self._abort)
         self._service.stop(GRACE + 1.0, stopped)
 
@@ -113,6 +117,11 @@ class Line:
 
     def _open(self, event: events.Hop) -> None:
         self.end()
+        if self._worker.stopping:
+            return self._server.close(_STOPPING)
+        if not event.facts:
+            self._carrier = None
+            return self._server.answer(event, _NO_HOST)
         try:
             wanted = request.parse(event.facts)
         except ValueError as error:

@@ -136,8 +136,8 @@ class Conversation:
         self._pump()
 
     def hop(self, facts: str) -> None:
-        """XHOP: which host the service is to talk to. Raises ValueError when it is no command."""
-        line = f"XHOP {facts}"
+        """XHOP: which host the service is to talk to ("": none). ValueError when it is no command."""
+        line = f"XHOP {facts}".rstrip(" ")
         check_command(line)
         self._say(line, "XHOP")
         self._pump()

@@ -25,6 +25,7 @@ from mqmail.net.service import Service, greet_trusted
 from mqmail.net.stream import Deadlines
 from mqmail.prog.mq_rspawn import lines as lines_
 from mqmail.prog.mq_rspawn import memory
+from mqmail.prog.mq_rspawn import workers as workers_
 from mqmail.prog.mq_rspawn.delivery import Delivery
 from mqmail.remote import service
 from mqmail.remote.sending import Message
@@ -54,12 +55,12 @@ def main(argv: list[str]) -> int:
     begun = daemon.start("mq-rspawn", __doc__, argv)
     control = reader.load(".", CONTROL)
     reader.load(".", service.CONTROL)       # what is wrong there is to be said now
-    listener, lines = begun.sockets[SOCKET], begun.sockets[lines_.SOCKET]
+    listener, lines = begun.sockets[SOCKET], begun.sockets[workers_.SOCKET]
 
     def work(number: int) -> None:
         if number:
             daemon.become("mq-remote")
-            service.Worker(lines, begun.callers(lines_.SOCKET)).run()
+            service.Worker(lines, begun.callers(workers_.SOCKET)).run()
         else:
             Relay(listener, begun.callers(SOCKET)).run()
 

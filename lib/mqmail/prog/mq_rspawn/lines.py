@@ -21,9 +21,9 @@ from mqmail.mail.address import is_ipv4, is_ipv6
 from mqmail.mail.mxlist import MOST_ADDRESSES, preferred
 from mqmail.mail.pace import Pace
 from mqmail.net.expired import Expired
-from mqmail.net.session import Session
-from mqmail.net.stream import Deadlines, connect_unix
+from mqmail.net.stream import Deadlines
 from mqmail.prog.mq_rspawn.hints import key_of
+from mqmail.prog.mq_rspawn.workers import NoWorker, Workers
 from mqmail.remote import request
 from mqmail.remote.carrier import NOT_REACHED
 from mqmail.remote.opening import Unreachable
@@ -38,11 +38,10 @@ if TYPE_CHECKING:
     from mqmail.mail.hostmemory import Down, HostMemory
     from mqmail.mail.mxlist import Choice
     from mqmail.mail.mxplan import Hop
+    from mqmail.net.session import Session
 
-SOCKET = "run/transfer.sock"    # where the workers listen
 MOST_HOSTS = 10000              # whose pace is remembered
 MOST_IDLE = 500                 # lines: each is a descriptor here, and two in a worker
-_REFUSES = (501, 502, 503, 554)
 
 
 @value
@@ -94,6 +93,7 @@ class Lines:
         self.memory = memory
         self._loop = loop
         self._deadlines = Deadlines(loop)
+        self._workers = Workers(loop, self._deadlines)
         self._idle: dict[Hop, list[Line]] = {}
         self._resting: dict[Line, None] = {}        # the same, the oldest first
         self._generation = 0
@@ -135,7 +135,6 @@ class Lines:
         ended."""
         host, now = line.host, self._loop.time()
         if unreached is not None:
-            line.session.close()
             self._fell(line, unreached)
         elif cut:
             host.pace.failure(now)
@@ -145,7 +144,7 @@ class Lines:
         if fit and self.settings.idle and line.session.client.idle and not line.session.broken:
             self._keep(line)
         else:
-            line.session.close()
+            self._workers.let_go(line.session)
         host.running -= 1
         self._pass_overall_turn()
         self._next_turn(host)
@@ -169,6 +168,7 @@ class Lines:
         """Close all that nobody uses."""
         for line in list(self._resting):
             self._close_idle(line)
+        self._workers.close()
 
     def abort(self) -> None:
         """Cut all lines and make no more: every recipient under way gets its verdict now."""
@@ -252,7 +252,7 @@ class Lines:
 
     def _close_idle(self, line: Line) -> None:
         self._forget(line)
-        line.session.close()
+        self._workers.let_go(line.session)
 
     # --- opening ---
 
@@ -267,7 +267,7 @@ class Lines:
         host.opening += 1
         try:
             line = await self._connect(choice, host)
-        except _Worker:
+        except NoWorker:
             self.memory.not_tried(key, time.time())
             raise
         except Unreachable as failure:
@@ -297,23 +297,8 @@ class Lines:
             self.memory.up(key)
 
     async def _connect(self, choice: Choice, host: _Host) -> Line:
-        facts = await self._request(choice)
-        try:
-            stream = await connect_unix(self._loop, self._deadlines, SOCKET)
-        except OSError as error:
-            raise _Worker(f"no worker answers: {error.strerror}") from None
-        session = Session(stream, "lmtp", self.settings.name, self.settings.seconds)
-        try:
-            if not await session.open():
-                raise _Worker(session.broken)
-            answer = await session.hop(facts)
-            if answer is None or answer.code in _REFUSES:
-                raise _Worker(session.broken or "it refuses XHOP")
-            if answer.code >= 400:
-                raise Unreachable(marked(answer, NOT_REACHED))
-        except BaseException:
-            session.close()
-            raise
+        facts, settings = await self._request(choice), self.settings
+        session = await self._workers.reach(facts, settings.name, settings.seconds)
         return Line(session, choice.hop, host, self._generation)
 
     async def _request(self, choice: Choice) -> str:
@@ -348,13 +333,6 @@ class Lines:
 
 class _Full(Unreachable):
     """The host serves us, and wants no further session at the moment."""
-
-
-class _Worker(Unreachable):
-    """Nothing is known about the host: a worker of ours did not do its work."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(put_off("4.3.0", NOBODY, f"mq-remote: {why}"))
 
 
 def _is_down(known: Down) -> Reply:
