@@ -171,7 +171,8 @@ def test_data_taken_for_nobody_gets_an_empty_body(mail, final):
     client, one = ready("smtp", PIPELINING), transaction("a", "b")
     client.begin(one)
     out(client)
-    assert client.feed(mail + b"\r\n550 no\r\n550 no\r\n354 go\r\n") == [Verdict(one, 0), Verdict(one, 1)]
+    events = client.feed(mail + b"\r\n550 no\r\n550 no\r\n354 go\r\n")
+    assert events == [Verdict(one, 0), Verdict(one, 1)]
     assert out(client) == b".\r\n"
     client.feed(final + b"\r\n")
     assert out(client) == b"RSET\r\n"
