@@ -110,6 +110,17 @@ def test_an_id_that_is_said_to_be_new_is_found_where_it_waits(held):
     held.wait_for("alice")
 
 
+def test_what_the_system_refused_is_looked_at_again_soon(home):
+    signal_send(home, signal.SIGSTOP)
+    id = home.deliver(f"alice@{ME}")
+    path = record(home, id, "new")
+    path.chmod(0)
+    signal_send(home, signal.SIGCONT)
+    home.wait_for_log("event=message_trouble", f"id={id}", "Permission")
+    path.chmod(0o600)
+    home.wait_for("alice")          # nobody asks for it: it comes by itself
+
+
 def test_a_flood_of_hints_does_not_stop_deliveries(home):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.connect(str(home.path / "run/trigger"))

@@ -8,6 +8,7 @@ a few hundred at a time between other work: new mail is delivered meanwhile.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -43,6 +44,9 @@ RESCAN = 300.0              # seconds between looks through queue/new
 CLEAN = 3600.0              # seconds between looks for what was never acknowledged
 GRACE = 15.0                # seconds for what is being delivered when we are told to stop
 _AFTER_BUG = 300.0          # seconds until a message that met a bug of ours is tried again
+_SOON = 2.0                 # seconds until one that the system's trouble met is, at first
+_NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+_ROOM_PAUSE = 1.0           # seconds in which nothing is begun for want of descriptors or memory
 _PAUSE = 0.005              # seconds between two steps of a scan: others get their turn
 _LOOK_PAUSE = 0.5           # seconds in which all who ask for a look through queue/new ask for one
 _DATAGRAMS = 100            # read in one go
@@ -67,6 +71,7 @@ class Scheduler:
         self._timer: asyncio.TimerHandle | None = None
         self._control = reader.load(".", CONTROL)
         self._pumping = False
+        self._room_at = 0.0         # when, by the loop's clock, something may be begun again
         self._asked_to_look = False
         self._clock = time.time() - loop.time()
 
@@ -175,12 +180,12 @@ class Scheduler:
 
     def pump(self) -> None:
         """Begin what can be begun; ask to be woken for what is due later."""
-        if self._pumping or self.stopping:
+        if self._pumping or self.stopping or not self._has_room():
             return
         self._pumping = True
         self._look_at_clock()
         try:
-            while len(self._active) < MOST_ACTIVE:
+            while len(self._active) < MOST_ACTIVE and self._has_room():
                 found = self._agenda.next(time.time())
                 if found is None:
                     break
@@ -188,6 +193,9 @@ class Scheduler:
         finally:
             self._pumping = False
         self._set_timer()
+
+    def _has_room(self) -> bool:
+        return self.loop.time() >= self._room_at
 
     def _look_at_clock(self) -> None:
         """One that is set back must not make anything wait longer than it was to."""
@@ -218,16 +226,19 @@ class Scheduler:
         if error is not None:
             self._trouble(message, error)
         elif due is not None:
-            self._wait(message, due) if message.place == "wait" else self._again(message)
+            self._wait(message, due)
         if self.stopping:
             self._check_stopped()
         else:
             self.pump()
 
     def _wait(self, message: Message, due: float) -> None:
+        if message.place != "wait":         # it could not be moved
+            return self._again(message, pause_of(message.id, time.time()))
         self._agenda.add_due(message.id, due)
         for (destination, domain), seqs in message.waits.items():
             self._outlets[destination].wait(domain, message.id, seqs)
+        return None
 
     def _bring(self, messages: Iterable[tuple[str, frozenset[str]]]) -> None:
         """What waited for a site need not wait any longer; it takes its turn as what is due does."""
@@ -238,16 +249,20 @@ class Scheduler:
         message.rescue()
         if isinstance(error, OSError):
             log.event("message_trouble", id=message.id, error=program.describe(error))
+            if error.errno in _NO_ROOM and self._has_room():
+                self._room_at = self.loop.time() + _ROOM_PAUSE
+                self.loop.call_at(self._room_at, self.pump)
+            self._again(message, pause_of(message.id, time.time()))
         else:
             program.bug(error, id=message.id)
-        self._again(message)
+            self._again(message, _AFTER_BUG)
 
-    def _again(self, message: Message) -> None:
-        """Look at it again later, wherever its record is."""
+    def _again(self, message: Message, pause: float) -> None:
+        """Look at it again after *pause* seconds, wherever its record is."""
         if message.place == "wait":
-            self._agenda.add_due(message.id, time.time() + _AFTER_BUG)
+            self._agenda.add_due(message.id, time.time() + pause)
         else:
-            self.loop.call_later(_AFTER_BUG, self._fresh_again, message.id)
+            self.loop.call_later(pause, self._fresh_again, message.id)
 
     def _fresh_again(self, id: str) -> None:
         self._agenda.add_fresh(id)
@@ -326,3 +341,9 @@ class Scheduler:
             message.rescue()
         self._active.clear()
         self._check_stopped()
+
+
+def pause_of(id: str, now: float) -> float:
+    """Seconds until a message that the system had no descriptors, memory or the like for is looked at
+    again: a few for a new one, later a quarter of its age, at most RESCAN."""
+    return min(max((now - ids.microseconds(id) / 1e6) / 4, _SOON), RESCAN)
