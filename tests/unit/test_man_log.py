@@ -11,7 +11,7 @@ CODE = ROOT / "lib" / "mqmail"
 
 
 def is_log_call(node):
-    """``log.event(…)``, or a method that hands its arguments on: ``_log``, or ``log`` with the session."""
+    """``log.event(…)``, or who hands its arguments on: ``_log``, or ``log`` with the session."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
         return False
     name, owner = node.func.attr, node.func.value

@@ -4,7 +4,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -465,14 +464,31 @@ def test_a_step_that_ends_in_an_unknown_way_has_failed():
     def fine(_argument):
         return None
 
-    hook, threading.excepthook = threading.excepthook, lambda _args: None
-    try:
+    for _ in range(3):          # nor does it take anything along with it
         outcomes = at_once([(fine, 1), (bug, 2), (fine, 3)])
-    finally:
-        threading.excepthook = hook
-    assert outcomes[0] is None
-    assert isinstance(outcomes[1], OSError)
-    assert outcomes[2] is None
+        assert (outcomes[0], outcomes[2]) == (None, None)
+        assert isinstance(outcomes[1], OSError)
+        assert "not what a step raises" in str(outcomes[1])
+
+
+_NO_THREADS = """
+import os, resource, threading
+from mqmail.queue.together import at_once
+taken = []
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+if os.getuid() == 0:
+    os.setuid(65534)            # for root there is no limit
+for _ in range(3):
+    assert at_once([(taken.append, n) for n in range(5)]) == [None] * 5
+print(taken, threading.active_count())
+"""
+
+
+def test_without_threads_the_steps_are_taken_all_the_same():
+    lib = os.path.dirname(os.path.dirname(os.path.dirname(store.__file__)))
+    done = subprocess.run([sys.executable, "-c", _NO_THREADS], capture_output=True, text=True, timeout=60,
+                          check=False, env={**os.environ, "PYTHONPATH": lib})
+    assert done.stdout == f"{[0, 1, 2, 3, 4] * 3} 1\n", done.stderr
 
 
 # Taking over what another account has made

@@ -19,7 +19,7 @@ import os
 import time
 from collections import Counter
 
-from mqmail.base import log, ready, unix, waiter, xtext
+from mqmail.base import log, program, ready, unix, waiter, xtext
 from mqmail.control import reader
 from mqmail.control.injectors import NONE, TRUSTED
 from mqmail.mail.address import needs_utf8
@@ -135,7 +135,7 @@ class Worker:
     def _commit(self) -> None:
         batch, self._batch = self._batch, []
         waiting, self._waiting = self._waiting, []
-        results = incoming.commit(batch)
+        results = _commit(batch)
         good = [message.id for message, _ in batch if results[message] is None]
         self._trigger.send(good)
         for (message, _), done in zip(batch, waiting, strict=True):
@@ -157,6 +157,17 @@ class Worker:
         if inodes < 1000:
             return reply(452, "4.3.1", "not enough inodes")
         return None
+
+
+def _commit(batch: list[tuple[incoming.Incoming, bytes]]) -> dict[incoming.Incoming, OSError | None]:
+    """As incoming.commit; a bug of ours is no answer either."""
+    try:
+        return incoming.commit(batch)
+    except Exception as error:  # noqa: BLE001  nobody may wait for ever
+        program.bug(error)
+        for message, _ in batch:
+            message.abort()
+        return dict.fromkeys([message for message, _ in batch], OSError(errno.EIO, repr(error)[:200]))
 
 
 class Intake:

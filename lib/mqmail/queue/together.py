@@ -24,18 +24,16 @@ class _Round:
     """Steps that are taken together; the lock ``ended`` can be had when the last has been taken."""
 
     def __init__(self, count: int) -> None:
-        self.outcomes: list[OSError | None] = [OSError(errno.EIO, "it was not ended")] * count
+        self.outcomes: list[OSError | None] = [None] * count
         self.ended = threading.Lock()
         self.ended.acquire()
         self._left = list(range(count))
 
     def take(self, number: int, step: Step) -> None:
         """Take one; only who comes to the end of the list wakes whoever waits for them all."""
-        try:
-            self.outcomes[number] = _take(step)
-        finally:
-            if self._left.pop() == 0:
-                self.ended.release()
+        self.outcomes[number] = _take(step)
+        if self._left.pop() == 0:
+            self.ended.release()
 
 
 class _Threads:
@@ -46,17 +44,25 @@ class _Threads:
         self._count = 0
 
     def run(self, steps: Sequence[Step]) -> list[OSError | None]:
-        """Take all *steps*, the first in this thread; what each raised. One that ended in no known way
-        has failed."""
+        """Take all *steps*, the first in this thread; what each raised."""
+        self._start(min(THREADS, len(steps) - 1))
+        if not self._count:
+            return [_take(step) for step in steps]
         this = _Round(len(steps))
-        while self._count < min(THREADS, len(steps) - 1):
-            self._count += 1
-            threading.Thread(target=self._serve, daemon=True).start()
         for number, step in enumerate(steps[1:], 1):
             self._work.put((number, step, this))
         this.take(0, steps[0])
         this.ended.acquire()
         return this.outcomes
+
+    def _start(self, wanted: int) -> None:
+        """As many threads as the system allows (RLIMIT_NPROC)."""
+        while self._count < wanted:
+            try:
+                threading.Thread(target=self._serve, daemon=True).start()
+            except (RuntimeError, MemoryError):
+                return
+            self._count += 1
 
     def _serve(self) -> None:
         while True:
@@ -79,9 +85,12 @@ def at_once(steps: Sequence[Step]) -> list[OSError | None]:
 
 
 def _take(step: Step) -> OSError | None:
+    """A step that ends in an unknown way has failed, and whoever waits for it goes on."""
     function, argument = step
     try:
         function(argument)
     except OSError as error:
         return error
+    except Exception as error:  # noqa: BLE001  a bug of ours, or no memory
+        return OSError(errno.EIO, repr(error)[:200])
     return None
