@@ -486,8 +486,8 @@ print(taken, threading.active_count())
 
 def test_without_threads_the_steps_are_taken_all_the_same():
     lib = os.path.dirname(os.path.dirname(os.path.dirname(store.__file__)))
-    done = subprocess.run([sys.executable, "-c", _NO_THREADS], capture_output=True, text=True, timeout=60,
-                          check=False, env={**os.environ, "PYTHONPATH": lib})
+    done = subprocess.run([sys.executable, "-c", _NO_THREADS], capture_output=True, text=True,
+                          timeout=60, check=False, env={**os.environ, "PYTHONPATH": lib})
     assert done.stdout == f"{[0, 1, 2, 3, 4] * 3} 1\n", done.stderr
 
 
