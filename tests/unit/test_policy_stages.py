@@ -199,7 +199,7 @@ def test_the_known_checks_are_those_that_option_sets_may_name():
     assert at_mail == [name for name in CHECKS if name in at_mail]
 
 
-@pytest.mark.parametrize("kind", [*inflow.THROTTLES, *inflow.PRESSURES, Accounts, Senders])
+@pytest.mark.parametrize("kind", [*inflow.KINDS, Accounts, Senders])
 def test_limits_are_limits(kind):
     assert kind.limit
     assert kind.name in LIMITS

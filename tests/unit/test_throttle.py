@@ -11,15 +11,16 @@ from mqmail.control import lines
 from mqmail.control.pressure import Marks, parse_pressure
 from mqmail.control.throttles import UNKNOWN, Limits, Rate, parse_throttles
 from mqmail.net.shared import Shared
+from mqmail.policy import known
 from mqmail.policy.facts import Facts
 from mqmail.policy.inflow import (
+    KINDS,
     Inflow,
     NewMessage,
     NewRecipient,
     NewSession,
     PressedMessage,
     PressedSession,
-    maker,
 )
 from mqmail.policy.pressure import CALM, FEWER, REFUSE, SLOW, Floor, Pressure
 from mqmail.policy.throttle import GROUP, Happenings, Sessions, Throttle
@@ -409,6 +410,7 @@ def test_a_disk_that_is_too_full_refuses_everybodys_messages():
 
 def test_a_process_with_one_session_has_no_such_checks():
     services = Services()
-    assert maker(NewSession)(Control(""), services) is None
+    factories = [make for name, make in known.FACTORIES if name in ("throttle", "pressure")]
+    assert [make(Control(""), services) for make in factories] == [None] * 5
     services.inflow = inflow()[0]
-    assert isinstance(maker(NewSession)(Control(""), services), NewSession)
+    assert [type(make(Control(""), services)) for make in factories] == list(KINDS)

@@ -12,6 +12,7 @@ anything else           111  a bug of ours, with its traceback: always temporary
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -21,6 +22,8 @@ from mqmail.base.failure import EXIT_PERMANENT, EXIT_TEMPORARY, Failure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+gc.set_threshold(10000)     # imports make few cycles: looking for them costs a tenth of a short life
 
 
 def start(main: Callable[[list[str]], int]) -> None:

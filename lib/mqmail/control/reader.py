@@ -28,21 +28,31 @@ _OTHERS_WRITE = 0o022
 
 class Control:
     """The values of control files, as attributes or by ``control["name"]``: str, int, or what the
-    file's parser makes (table.py names it)."""
+    file's parser makes (table.py names it). Those of *missing* files are made when they are asked for:
+    name to what makes it."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_missing", "_values")
 
-    def __init__(self, found: dict[str, Any]) -> None:
+    def __init__(self, found: dict[str, Any], missing: dict[str, Callable[[], Any]] | None = None) -> None:
         self._values = found
+        self._missing = missing or {}
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._values and name in self._missing:
+            self._values[name] = self._missing[name]()
         return self._values[name]
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self._values[name]
         except KeyError:
+            if name in self._missing:
+                return self[name]
             raise AttributeError(f"the control file {name} has not been loaded") from None
+
+    def is_there(self, name: str) -> bool:
+        """Whether there is a file *name*, of those that were asked for."""
+        return name not in self._missing
 
 
 def load(home: str, names: Iterable[str]) -> Control:
@@ -51,21 +61,27 @@ def load(home: str, names: Iterable[str]) -> Control:
     directory = Directory(home)
     rows = [BY_NAME[name] for name in names]
     found: dict[str, Any] = {}
+    missing: dict[str, Callable[[], Any]] = {}
     if any(row.uses_me or row.name == "me" for row in rows):
-        found["me"] = _value(directory, BY_NAME["me"], "")
+        found["me"] = _value(directory, BY_NAME["me"], directory.read(BY_NAME["me"]), "")
+    me = found.get("me", "")
     for row in rows:
         if row.name != "me":
-            found[row.name] = _value(directory, row, found.get("me", ""))
+            data = directory.read(row)
+            if data is None and row.parser:
+                missing[row.name] = lambda row=row: _value(directory, row, None, me)    # type: ignore[misc]
+            else:
+                found[row.name] = _value(directory, row, data, me)
     if "aliases" in found:
-        _check_destinations(directory, found)
-    return Control(found)
+        _check_destinations(directory, found["aliases"])
+    return Control(found, missing)
 
 
-def _check_destinations(directory: Directory, found: dict[str, Any]) -> None:
+def _check_destinations(directory: Directory, aliases: Aliases) -> None:
     """No alias sends mail to a destination that is not there."""
-    aliases: Aliases = found["aliases"]
     if aliases.used:
-        known = found.get("destinations") or _value(directory, BY_NAME["destinations"], "")
+        row = BY_NAME["destinations"]
+        known = _value(directory, row, directory.read(row), "")
         for text in unknown_destinations(directory.path, aliases, known):
             raise BadFile(text)
 
@@ -79,9 +95,9 @@ def unknown_destinations(path: str, aliases: Aliases, known: Destinations) -> li
             f" or {name}:lmtp:tcp:HOST:PORT into {path}/destinations" for number, name in unknown]
 
 
-def _value(directory: Directory, row: Row, me: str) -> Any:
+def _value(directory: Directory, row: Row, data: bytes | None, me: str) -> Any:
+    """Of a file that holds *data*, or is missing."""
     path = f"{directory.path}/{row.name}"
-    data = directory.read(row)
     return parse(row, path, default_of(row, path, me) if data is None else data, me)
 
 

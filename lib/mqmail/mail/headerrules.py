@@ -9,12 +9,12 @@ from __future__ import annotations
 from mqmail.mail import mailboxes
 from mqmail.mail.crlf import LONGEST_LINE
 from mqmail.mail.header import is_field
+from mqmail.mail.headerscan import LARGEST_JUDGED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-LARGEST = 1 << 18           # octets
 MOST_PARSED = 1 << 13       # octets of a field whose addresses are looked at
 
 RULES = {
@@ -85,7 +85,7 @@ def _of_octets(header: bytes, utf8: bool) -> Iterator[str]:
         yield "nul"
     if len(header.translate(None, _CONTROL)) < len(header):
         yield "control"
-    if len(header) > LARGEST:
+    if len(header) > LARGEST_JUDGED:
         yield "size"
     if not header.isascii():
         if not utf8:

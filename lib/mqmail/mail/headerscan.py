@@ -4,6 +4,7 @@ from __future__ import annotations
 
 KEPT = 256                  # of an unfinished line; a longer field name is not taken for one
 LONGEST_HEADER = 1 << 20
+LARGEST_JUDGED = 1 << 18    # octets that the rules for headers look at, and of one that is submitted
 MOST_RECEIVED = 100         # RFC 5321 6.3: "at least 100"
 _RECEIVED = b"\r\nreceived:"
 _FIELD_NAME = bytes(c for c in range(33, 127) if c != 58)    # ftext, RFC 5322 3.6.8

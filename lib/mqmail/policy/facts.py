@@ -6,6 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mqmail.policy.verdict import Verdict
 
+SUBMISSION = ("submission", "submissions")      # roles whose messages are completed
 STAGES = ("connect", "helo", "mail", "rcpt", "header", "body")
 MESSAGE_MARKS = ("dnsbl", "earlytalkers", "helocheck", "senderdomain", "spf")     # of MAIL's checks
 

@@ -8,6 +8,7 @@ from mqmail.mail import header as fields
 from mqmail.mail import headerrules
 from mqmail.mail.complete import REMOVED
 from mqmail.mail.date import format_date
+from mqmail.policy.facts import SUBMISSION
 from mqmail.policy.stages import Check
 from mqmail.policy.verdict import DEFER, NO_OPINION, REJECT, Verdict
 from mqmail.xmtp.reply import reply
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from mqmail.control.reader import Control
     from mqmail.policy.facts import Facts
-
-SUBMISSION = ("submission", "submissions")      # roles whose messages are completed
 
 
 class HeaderRules(Check):

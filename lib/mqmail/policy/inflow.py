@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqmail.policy.header import SUBMISSION
+from mqmail.policy.facts import SUBMISSION
 from mqmail.policy.pressure import REFUSE
 from mqmail.policy.stages import Check
 from mqmail.policy.verdict import LIMIT, NO_OPINION, Verdict
@@ -134,11 +134,10 @@ class PressedMessage(PressedSession):
         return self._answer(facts, _LATER)
 
 
-THROTTLES: tuple[type[_Inflow], ...] = (NewSession, NewMessage, NewRecipient)
-PRESSURES: tuple[type[_Inflow], ...] = (PressedSession, PressedMessage)
+KINDS: tuple[type[_Inflow], ...] = (NewSession, NewMessage, NewRecipient, PressedSession, PressedMessage)
 
 
-def maker(kind: type[_Inflow]) -> Callable[[Control, Any], Check | None]:
-    """A factory of one of the checks (policy/known.py); ``services.inflow`` is None where a process has
-    but one session."""
-    return lambda control, services: services.inflow and kind(control, services.inflow)
+def make(name: str, stage: str) -> Callable[[Control, Any], Check | None]:
+    """A factory of one of the checks (policy/known.py)."""
+    [kind] = [kind for kind in KINDS if (kind.name, kind.stage) == (name, stage)]
+    return lambda control, services: kind(control, services.inflow)

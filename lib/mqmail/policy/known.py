@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mqmail.policy import access, dnschecks, header, hooks, inflow, verify
+import os
+
+from mqmail.policy import dnschecks
 from mqmail.policy.accounts import Accounts
 from mqmail.policy.facts import STAGES
 from mqmail.policy.senders import Senders
@@ -17,6 +19,29 @@ if TYPE_CHECKING:
 
     Factory = Callable[[Control, Any], Check | None]
 
+
+def _late(module: str, is_needed: Callable[[Control, Any], bool], *kind: object) -> Factory:
+    """What ``module.make`` is, or with *kind* gives, when *is_needed* says so: not imported before, for a
+    process may live for one session."""
+    def factory(control: Control, services: Any) -> Check | None:
+        if not is_needed(control, services):
+            return None
+        make: Any = __import__(f"mqmail.policy.{module}", fromlist=["*"]).make
+        found: Check | None = (make(*kind) if kind else make)(control, services)
+        return found
+
+    return factory
+
+
+def _counts(_control: Control, services: Any) -> bool:
+    """Where a process has but one session there is nothing to count."""
+    return services.inflow is not None
+
+
+def _there(*names: str) -> Callable[[Control, Any], bool]:
+    return lambda _control, _services: any([os.path.lexists(f"control/{name}") for name in names])
+
+
 # Control files that the checks read: xmtpd loads them for all its sessions.
 CONTROL: tuple[str, ...] = ("logins", "access", "detaildelimiter", "verify", "destinations", "throttles",
                             "concurrencyincoming", "headerchecks", *dnschecks.CONTROL)
@@ -26,23 +51,26 @@ CONTROL: tuple[str, ...] = ("logins", "access", "detaildelimiter", "verify", "de
 # files and the services of the process (prog/xmtpd/services.py), and returns None when there is
 # nothing to check. A name may stand for a check in several stages: one entry each.
 FACTORIES: tuple[tuple[str, Factory], ...] = (
-    *[("throttle", inflow.maker(kind)) for kind in inflow.THROTTLES],
-    *[("pressure", inflow.maker(kind)) for kind in inflow.PRESSURES],
+    *[(name, _late("inflow", _counts, name, stage)) for name, stage in (
+        ("throttle", "connect"), ("throttle", "mail"), ("throttle", "rcpt"),
+        ("pressure", "connect"), ("pressure", "mail"))],
     ("senders", lambda control, _services: Senders(control.logins)),
     ("accounts", lambda _control, services: Accounts(services.book, "messages")),
     ("accounts", lambda _control, services: Accounts(services.book, "recipients")),
     ("reversename", dnschecks.reverse_name),
-    *[("access", access.make(stage)) for stage in access.TAGS],
+    *[("access", _late("access", _there("access", "access.cdb", "access.sqlite"), stage))
+      for stage in STAGES[:4]],
     *dnschecks.FACTORIES,
-    ("verify", verify.make),
-    ("header", header.make),
-    *[("hooks", hooks.make(stage)) for stage in STAGES],
+    ("verify", _late("verify", _there("verify"))),
+    ("header", _late("header", _there("headerchecks"))),
+    *[("hooks", _late("hooks", _there("hooks.py"), stage)) for stage in STAGES],
 )
 
 # What is imported when it is first needed: a program that gives up the right to read its modules does so
 # before.
-LATE_IMPORTS = ("mqmail.policy.asking", "mqmail.policy.cdb", "mqmail.policy.sqlitemap",
-                *dnschecks.LATE_IMPORTS)
+LATE_IMPORTS = (*[f"mqmail.policy.{name}" for name in (
+    "access", "asking", "cdb", "header", "hooks", "inflow", "sqlitemap", "verify")],
+    *dnschecks.LATE_IMPORTS)
 
 
 def import_late() -> None:

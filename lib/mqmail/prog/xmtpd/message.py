@@ -6,9 +6,8 @@ import os
 import time
 
 from mqmail.base import log, xtext
-from mqmail.mail.headerrules import LARGEST
-from mqmail.mail.headerscan import is_field
-from mqmail.policy.header import SUBMISSION, submission_header
+from mqmail.mail.headerscan import LARGEST_JUDGED, is_field
+from mqmail.policy.facts import SUBMISSION
 from mqmail.policy.stages import fields_of
 from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, REJECT, Verdict
 from mqmail.prog.xmtpd.client import reply_of, shown
@@ -72,7 +71,7 @@ class Message(Recipients):
         self.taken += len(data)
         if not self._whole:
             self._end += data
-            self._whole = b"\r\n\r\n" in self._end or self._octets > LARGEST or not self._is_judged
+            self._whole = b"\r\n\r\n" in self._end or self._octets > LARGEST_JUDGED or not self._is_judged
             self._end = self._end[-3:]
         return self._stream() if self._octets > HELD and self._whole else None
 
@@ -125,7 +124,7 @@ class Message(Recipients):
             header = header_of(text)
             self._show(text[len(header):].removeprefix(b"\r\n") if header else text)
             if self._submitted:
-                if header == text and len(text) > LARGEST:  # a Bcc could be behind what we see
+                if header == text and len(text) > LARGEST_JUDGED:  # a Bcc could be behind what we see
                     return _HUGE_HEADER
                 text, header = self._completed(text, header)
                 self._held = [text]
@@ -139,6 +138,7 @@ class Message(Recipients):
 
     def _completed(self, text: bytes, header: bytes) -> tuple[bytes, bytes]:
         """What a user's program has left out is added, what is not for others taken away."""
+        from mqmail.policy.header import submission_header  # dear
         self._completions += 1
         id = f"{time.time_ns():x}.{os.getpid()}.{self._completions}@{self.server.host}"
         complete = submission_header(header, self.facts, time.time(), id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqmail.control.throttles import most_of
-from mqmail.policy.header import SUBMISSION
+from mqmail.policy.facts import SUBMISSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
