@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mqmail.policy import dnschecks
+from mqmail.policy import dnschecks, header
 from mqmail.policy.accounts import Accounts
 from mqmail.policy.facts import STAGES
 from mqmail.policy.senders import Senders
@@ -62,14 +62,14 @@ FACTORIES: tuple[tuple[str, Factory], ...] = (
       for stage in STAGES[:4]],
     *dnschecks.FACTORIES,
     ("verify", _late("verify", _there("verify"))),
-    ("header", _late("header", _there("headerchecks"))),
+    ("header", header.make),
     *[("hooks", _late("hooks", _there("hooks.py"), stage)) for stage in STAGES],
 )
 
 # What is imported when it is first needed: a program that gives up the right to read its modules does so
 # before.
 LATE_IMPORTS = (*[f"mqmail.policy.{name}" for name in (
-    "access", "asking", "cdb", "header", "hooks", "inflow", "sqlitemap", "verify")],
+    "access", "asking", "cdb", "hooks", "inflow", "sqlitemap", "verify")],
     *dnschecks.LATE_IMPORTS)
 
 
