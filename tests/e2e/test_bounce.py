@@ -137,6 +137,18 @@ def test_a_report_says_when_and_how_the_host_was_spoken_to(rig):
     assert email.utils.parsedate_to_datetime(one["Last-Attempt-Date"]).timestamp() == 1732252800
 
 
+def test_a_delay_is_reported_with_its_end_and_without_the_body(rig):
+    rig.ask([("bob@example.net", {"action": "delayed", "status": "4.4.1",
+                                  "more": ["XUNTIL=1732857600"]})],
+            words=("RET=FULL",))
+    _, report = rig.report()
+    [_, one] = fields(report)
+    assert (one["Action"], one["Status"]) == ("delayed", "4.4.1")
+    assert email.utils.parsedate_to_datetime(one["Will-Retry-Until"]).timestamp() == 1732857600
+    assert report["Subject"] == "Delayed mail: bob@example.net"
+    assert "Shall we?" not in report.as_string()
+
+
 def test_two_failures_make_one_durable_report(rig):
     replies = rig.ask([("bob@example.net", {"said": "550 5.1.1 no bob", "host": "mx.example.net",
                                             "orcpt": "rfc822;bobby@example.net"}),

@@ -262,3 +262,23 @@ def test_a_restart_forgets_sites_and_loses_nobody(rig):
     one.start()
     wait_until(lambda: len(one.remote.asked) > asked, "another question")
     assert all(one.record(id) for id in made)
+
+
+def test_the_sender_hears_once_that_a_recipient_is_late(rig):
+    one = rig(lambda ask: "451 4.4.1 later", delaywarn="3600\n")
+    one.start()
+    old = one.put(Recipient("1", "remote", "x@a.example", ("delay",)), at=time.time() - 3700.0)
+    one.home.trigger(old)
+    one.wait_for(1, "told", id=old)
+    one.process.send_signal(signal.SIGALRM)
+    one.wait_for(2, "deferred", id=old)
+    soon = one.put(Recipient("1", "remote", "y@a.example", ("delay",)), at=time.time() - 3598.0)
+    one.home.trigger(soon)
+    assert [line["action"] for line in one.wait_for(1, "told", id=soon)] == ["delayed"]
+    assert len(one.events("deferred", id=soon)) == 1        # nobody was asked again for that
+    assert [ask.address for ask in one.error.asked] == ["x@a.example", "y@a.example"]
+    assert all("XACTION=delayed" in ask.rcpt and "XUNTIL=" in ask.rcpt for ask in one.error.asked)
+    [state] = wait_until(lambda: one.record(soon).current()[0].delayed and one.record(soon).current(),
+                         "a told line")
+    assert (state.kind, state.told) == ("wait", "delayed")
+    wait_until(lambda: int(one.path("wait", soon).stat().st_mtime) == state.until, "its own time again")

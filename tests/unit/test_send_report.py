@@ -53,15 +53,15 @@ def test_what_has_been_told_is_not_told_again():
     found, state = failed()
     record.extend(found, lines.told_line("1", 1732252901, "failed"))
     assert report.action(state) == ""
-    assert report.to_tell(found) == {}
+    assert report.to_tell(found, True) == {}
 
 
 def test_the_sender_hears_of_the_address_it_gave():
     found = a_record(Recipient("1", "new", "team@example.org"))
     record.extend(found, lines.replacements("1", [("remote", "secret@example.net", None)]))
     record.extend(found, lines.fail_line("1", 1732252900, "5.1.1", "", "no <secret@example.net> here"))
-    [[state]] = report.to_tell(found).values()
-    shown, words = report.parameters(found, state)
+    [[state]] = report.to_tell(found, False).values()
+    shown, words = report.parameters(found, state, 0.0)
     assert shown == "team@example.org"
     assert "secret" not in " ".join(words)
 
@@ -70,9 +70,9 @@ def test_a_lists_owner_hears_of_the_member():
     found = a_record(Recipient("1", "new", "list@example.org"))
     record.extend(found, lines.replacements("1", [("remote", "m@example.net", "owner@example.org")]))
     record.extend(found, lines.fail_line("1", 1732252900, "5.1.1"))
-    [[sender, [state]]] = report.to_tell(found).items()
+    [[sender, [state]]] = report.to_tell(found, False).items()
     assert sender == "owner@example.org"
-    assert report.parameters(found, state)[0] == "m@example.net"
+    assert report.parameters(found, state, 0.0)[0] == "m@example.net"
 
 
 LONG_ADDRESS = f"{'x' * 60}@{'.'.join(['y' * 60] * 3)}"
@@ -83,7 +83,7 @@ LONG_ADDRESS = f"{'x' * 60}@{'.'.join(['y' * 60] * 3)}"
 @pytest.mark.parametrize("orcpt", ["", "rfc822;" + "\U0001f600" * 490])
 def test_all_that_is_to_be_told_fits_into_a_command(said, host, orcpt):
     found, state = failed(LONG_ADDRESS, orcpt=orcpt, host=host, said=said)
-    shown, words = report.parameters(found, state)
+    shown, words = report.parameters(found, state, 0.0)
     argument = " ".join([f"TO:<@error:{shown}>", *words])
     assert len(f"RCPT {argument}\r\n".encode()) <= LONGEST_LINE_XMQ
     rcpt = parse_rcpt(argument, {"XMQ", "DSN", "SMTPUTF8"}, utf8=True, number=0)
@@ -104,3 +104,78 @@ def test_an_address_that_stands_for_too_many_fails():
     two = tuple([Target("remote", f"v{n}@example.net") for n in range(2)])
     record.extend(found, lines_for(found, second, Verdict("replace", "5.1.6", targets=two), clock))
     assert (second.kind, second.status) == ("fail", "5.5.3")
+
+
+# Those that wait
+
+WAIT = 1732252900, "4.4.1", 1732253000, "mx.example.net", "no answer"
+
+
+def waiting(*recipients, via=None, sender="alice@example.org"):
+    """A record whose recipients all wait."""
+    head = HEAD.replace(via=via or {"proto": "esmtp"}, sender=sender)
+    found = record.parse(lines.head(head, recipients))
+    for one in recipients:
+        record.extend(found, lines.wait_line(one.seq, *WAIT))
+    return found
+
+
+def is_late(found):
+    return [state.recipient.seq for state in report.late(found)]
+
+
+@pytest.mark.parametrize("via", [{"proto": "esmtp"}, {"proto": "esmtp", "auth": "alice"},
+                                 {"proto": "esmtp", "cert": "alice@example.org"}, {"proto": "local"}])
+@pytest.mark.parametrize("notify", [(), ("never",), ("failure",), ("success", "failure"), ("delay",),
+                                    ("failure", "delay")])
+def test_who_hears_of_a_delay(via, notify):
+    found = waiting(Recipient("1", "remote", "bob@example.org", notify), via=via)
+    wanted = "delay" in notify or not notify and bool({"auth", "cert"} & set(via))
+    assert is_late(found) == ["1"] * wanted
+    assert bool(report.to_tell(found, True)) == wanted
+    assert report.to_tell(found, False) == {}
+
+
+def test_the_null_sender_hears_of_no_delay():
+    assert is_late(waiting(Recipient("1", "remote", "bob@example.org", ("delay",)), sender="")) == []
+
+
+def test_a_delay_is_told_once_and_the_failure_all_the_same():
+    found = waiting(Recipient("1", "remote", "bob@example.org", ("delay", "failure")))
+    record.extend(found, lines.told_line("1", 1732252901, "delayed"))
+    assert is_late(found) == []
+    record.extend(found, lines.wait_line("1", *WAIT))
+    assert report.to_tell(found, True) == {}
+    record.extend(found, lines.fail_line("1", 1732259999, "5.4.7"))
+    [[state]] = report.to_tell(found, True).values()
+    assert report.action(state) == "failed"
+
+
+def test_an_address_is_late_once_however_many_it_stands_for():
+    found = waiting(Recipient("1", "new", "team@example.org", ("delay",)))
+    record.extend(found, lines.replacements("1", [("remote", f"{n}@example.net", None) for n in "abc"]))
+    for seq in ("1.1", "1.2", "1.3"):
+        record.extend(found, lines.wait_line(seq, *WAIT))
+    assert is_late(found) == ["1.3"]        # they come last first
+    record.extend(found, lines.told_line("1.3", 1732252901, "delayed"))
+    record.extend(found, lines.done_line("1.3", 1732252902, "2.0.0"))
+    assert is_late(found) == []
+
+
+def test_members_of_a_list_are_late_each_for_itself():
+    found = waiting(Recipient("1", "new", "list@example.org", ("delay",)))
+    record.extend(found, lines.replacements("1", [("remote", f"{n}@example.net", "owner@example.org")
+                                                  for n in "ab"]))
+    for seq in ("1.1", "1.2"):
+        record.extend(found, lines.wait_line(seq, *WAIT))
+    record.extend(found, lines.told_line("1.2", 1732252901, "delayed"))
+    assert [sender for sender in report.to_tell(found, True)] == ["owner@example.org"]
+    assert is_late(found) == ["1.1"]
+
+
+def test_what_is_said_of_a_late_one():
+    found = waiting(Recipient("1", "remote", "bob@example.org", ("delay",)))
+    shown, words = report.parameters(found, found.current()[0], 1732857600.5)
+    assert shown == "bob@example.org"
+    assert words == ["XACTION=delayed", "XSTATUS=4.4.1", "XSAID=no+20answer", "XHOST=mx.example.net",
+                     "XTIME=1732252900", "XUNTIL=1732857600"]

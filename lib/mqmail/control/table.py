@@ -153,6 +153,8 @@ TABLE_OF_FILES = (
             "space that must be free again on the queue's disk before mail is taken as usual"),
     _number("queuelifetime", "604800", (0, 3650 * _DAY), "seconds", "mq-send",
             "how long a recipient is tried before the message is returned"),
+    _number("delaywarn", "14400", (0, 3650 * _DAY), "seconds", "mq-send",
+            "how long a recipient waits before the sender is told of it; 0: it is not told"),
     _number("concurrencylocal", "10", (0, 1000), "deliveries", "mq-send mq-lspawn",
             "deliveries to mailboxes at a time; 0 holds them"),
     _number("concurrencyremote", "20", (0, 10000), "deliveries", "mq-send mq-rspawn",

@@ -217,10 +217,14 @@ def _report(control: Control, mail: events.Mail, accepted: list[events.Rcpt], si
 
 def _reported(rcpt: events.Rcpt) -> dsn.Reported:
     x = dict(rcpt.x)
-    at = x.get("time", "")
-    final = format_date(int(at)) if at.isascii() and at.isdigit() and len(at) < 12 else ""
     return dsn.Reported(rcpt.address, x["action"], x.get("status", ""), rcpt.orcpt, x.get("host", ""),
-                        x.get("said", ""), final=final, tls=x.get("tls", ""))
+                        x.get("said", ""), final=_date(x.get("time", "")),
+                        until=_date(x.get("until", "")), tls=x.get("tls", ""))
+
+
+def _date(seconds: str) -> str:
+    good = seconds.isascii() and seconds.isdigit() and len(seconds) < 12
+    return format_date(int(seconds)) if good else ""
 
 
 def _drop(mail: events.Mail, accepted: list[events.Rcpt]) -> Reply:

@@ -66,18 +66,20 @@ class State:
     *recipient* is what the last ``to`` said, *former* what earlier ones did. *kind* is ``pending``,
     ``wait`` (until *until*), ``done``, ``fail`` or ``replaced``; *time*, *status*, *host* and *said*
     belong to it, *tls* (version:cipher) too, and *dsn*: whether the next hop reports success itself.
-    *told* is the last report's action, "" when none came since the last final verdict.
+    *told* is the last report's action, "" when none came since the last final verdict; *delayed*: one
+    has said that it waits.
     *active* is false for replacements whose set was never completed.
     """
 
-    __slots__ = ("_next", "_parts", "active", "dsn", "former", "host", "kind", "recipient", "said",
-                 "status", "time", "tls", "told", "until")
+    __slots__ = ("_next", "_parts", "active", "delayed", "dsn", "former", "host", "kind", "recipient",
+                 "said", "status", "time", "tls", "told", "until")
 
     def __init__(self, recipient: Recipient, active: bool) -> None:
         self.recipient = recipient
         self.former: list[Recipient] = []
         self.active = active
         self.told = ""
+        self.delayed = False
         self.tls = ""
         self._parts: list[State] = []
         self._next = 0
@@ -338,6 +340,7 @@ def _read_told(record: Record, words: list[str]) -> None:
     facts.pop("said", "")
     _nothing_left(facts)
     state.told = words[3]
+    state.delayed = state.delayed or words[3] == "delayed"
 
 
 def _changeable(record: Record, seq: str) -> State:

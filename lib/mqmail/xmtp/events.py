@@ -40,8 +40,8 @@ class Mail:
 class Rcpt:
     """RCPT. Wants a reply; several may be asked before the first is answered (PIPELINING).
     *notify* holds "never" or any of "success", "failure", "delay"; *orcpt* is "type;address",
-    decoded. *x* holds XSTATUS, XSAID, XHOST, XTLS, XTIME, XACTION of an XMQ caller, lower-case names
-    without x."""
+    decoded. *x* holds XSTATUS, XSAID, XHOST, XTLS, XTIME, XUNTIL, XACTION of an XMQ caller, lower-case
+    names without x."""
 
     address: str
     destination: str = ""

@@ -80,7 +80,7 @@ def parse_xclient(argument: str) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-_TOLD = ("status", "said", "host", "tls", "time", "action")
+_TOLD = ("status", "said", "host", "tls", "time", "until", "action")
 
 
 def _check_ascii(argument: str, path: Path, extensions: Container[str], utf8: bool) -> None:
@@ -259,5 +259,6 @@ _RCPT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "XHOST": ("XMQ", "host", _x),
     "XTLS": ("XMQ", "tls", _x),
     "XTIME": ("XMQ", "time", _x),
+    "XUNTIL": ("XMQ", "until", _x),
     "XACTION": ("XMQ", "action", _x),
 }

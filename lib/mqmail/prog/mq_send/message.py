@@ -264,9 +264,16 @@ class Message:
 
     # --- telling the sender ---
 
+    @property
+    def _late_at(self) -> float:
+        """When it is time to say that recipients still wait; 0: never."""
+        seconds = self._scheduler.delaywarn
+        return self._envelope.at + seconds if seconds else 0.0
+
     async def _tell(self) -> None:
-        """All failures of this attempt go to the sender in one report (one for each sender)."""
-        waiting = report.to_tell(self._record)
+        """All failures of this attempt go to the sender in one report (one for each sender), and with
+        them that others are late."""
+        waiting = report.to_tell(self._record, 0.0 < self._late_at <= time.time())
         if not waiting or self._scheduler.stopping:
             return
         self._look_at_body([state for states in waiting.values() for state in states])
@@ -277,7 +284,8 @@ class Message:
                 await self._scheduler.submit("error", job)
 
     def _report(self, sender: str, states: list[State]) -> Job:
-        addresses = {s.recipient.seq: report.parameters(self._record, s) for s in states}
+        ends = self._envelope.at + self._scheduler.lifetime
+        addresses = {s.recipient.seq: report.parameters(self._record, s, ends) for s in states}
         return Job(self._envelope, sender, "error", states, self._told, self._open_body, addresses)
 
     def _told(self, state: State, answer: Reply | None, why: str) -> None:
@@ -301,6 +309,8 @@ class Message:
             await self._remove()
             return None
         until = min([self._next(state) for state in left])
+        if time.time() < self._late_at < until and report.late(self._record):
+            until = self._late_at
         if self._learnt or self._final or self._unsynced:
             await self._sync()
         elif self._unwritten:

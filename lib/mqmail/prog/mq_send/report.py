@@ -12,12 +12,16 @@ _LONGEST_HOST = 300
 
 
 def action(state: State) -> str:
-    """``failed``, ``delivered``, ``relayed``: the sender is to be told so; ``none``: a failure nobody
-    asked to hear of; "": nothing to tell (any more). A next hop that was given NOTIFY tells of success
-    itself (RFC 3461 section 5.2.1); of one that was not, we say that the message was relayed (5.2.2)."""
+    """``failed``, ``delivered``, ``relayed``: the sender is to be told so, and ``delayed`` if the
+    recipient is ``late``; ``none``: a failure nobody asked to hear of; "": nothing to tell (any more).
+
+    A next hop that was given NOTIFY tells of success itself (RFC 3461 section 5.2.1); of one that was
+    not, we say that the message was relayed (5.2.2)."""
     notify = state.recipient.notify
     if state.told:
         return ""
+    if state.kind == "wait":
+        return "delayed"
     if state.kind == "fail":
         return "failed" if not notify or "failure" in notify else "none"
     if state.kind == "done" and "success" in notify:
@@ -27,13 +31,42 @@ def action(state: State) -> str:
     return ""
 
 
-def to_tell(record: Record) -> dict[str, list[State]]:
-    """Recipients with something to tell, by the sender who is to hear it."""
+def to_tell(record: Record, is_late: bool) -> dict[str, list[State]]:
+    """Recipients with something to tell, by the sender who is to hear it. *is_late*: those that wait
+    too."""
     found: dict[str, list[State]] = {}
-    for state in record.current():
-        if action(state) not in ("", "none"):
-            found.setdefault(sender_of(record, state), []).append(state)
+    final = [s for s in record.current() if s.kind != "wait" and action(s) not in ("", "none")]
+    for state in final + (late(record) if is_late else []):
+        found.setdefault(sender_of(record, state), []).append(state)
     return found
+
+
+def late(record: Record) -> list[State]:
+    """The waiting recipients whose sender wants to know when they are late, and has not been told. It
+    hears once of an address it gave, however many that was replaced by."""
+    known = {_known_as(state) for state in record.recipients.values() if state.delayed}
+    found = []
+    for state in record.current():
+        name = _known_as(state)
+        if state.kind == "wait" and name not in known and _hears_of_delay(record, state):
+            known.add(name)
+            found.append(state)
+    return found
+
+
+def _known_as(state: State) -> str:
+    """The sequence number of what ``first_given`` names."""
+    own = state.recipient
+    return own.seq.partition(".")[0] if own.sender is None else own.seq
+
+
+def _hears_of_delay(record: Record, state: State) -> bool:
+    """Whoever asked for it (RFC 3461 section 4.1). Who did not say is told if it has logged in: any
+    other sender's address may be forged."""
+    assert record.envelope is not None
+    notify, via = state.recipient.notify, record.envelope.via
+    wanted = "delay" in notify if notify else bool(via.get("auth") or via.get("cert"))
+    return wanted and sender_of(record, state) != ""
 
 
 def sender_of(record: Record, state: State) -> str:
@@ -51,8 +84,9 @@ def first_given(record: Record, state: State) -> str:
     return record.recipients[state.recipient.seq.partition(".")[0]].first.address
 
 
-def parameters(record: Record, state: State) -> tuple[str, list[str]]:
-    """(address, RCPT parameters) for one recipient in the transaction to ``error``."""
+def parameters(record: Record, state: State, ends: float) -> tuple[str, list[str]]:
+    """(address, RCPT parameters) for one recipient in the transaction to ``error``. *ends*: when one
+    that waits is given up."""
     shown, current = first_given(record, state), state.recipient.address
     said = state.said.replace(current, shown) if current != shown else state.said
     words = [f"XACTION={action(state)}", f"XSTATUS={state.status}"]
@@ -64,6 +98,8 @@ def parameters(record: Record, state: State) -> tuple[str, list[str]]:
         words.append(f"XTLS={_bounded(state.tls, _LONGEST_HOST)}")
     if state.time:
         words.append(f"XTIME={state.time}")
+    if state.kind == "wait":
+        words.append(f"XUNTIL={int(ends)}")
     if state.recipient.orcpt:
         kind, _, address = state.recipient.orcpt.partition(";")
         words.append(f"ORCPT={kind};{xtext.encode(address)}")

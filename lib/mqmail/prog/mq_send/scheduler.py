@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mqmail.prog.mq_send.verdicts import Verdict
     from mqmail.queue.record import Recipient
 
-CONTROL = ("me", "destinations", "queuelifetime", "concurrencylocal", "concurrencyremote")
+CONTROL = ("me", "destinations", "queuelifetime", "delaywarn", "concurrencylocal", "concurrencyremote")
 MOST_ACTIVE = 500           # messages in memory
 SCAN_STEP = 200             # directory entries looked at in one go
 RESCAN = 300.0              # seconds between looks through queue/new
@@ -79,6 +79,11 @@ class Scheduler:
     def lifetime(self) -> float:
         """Seconds a recipient is tried."""
         return float(self._control.queuelifetime)
+
+    @property
+    def delaywarn(self) -> float:
+        """Seconds after which the sender hears of a recipient that waits; 0: never."""
+        return float(self._control.delaywarn)
 
     def start(self, listener: unix.socket) -> None:
         """Listen for new ids, then look through the queue."""
