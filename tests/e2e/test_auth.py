@@ -565,8 +565,8 @@ def test_accounts_are_limited_and_an_alarm_is_logged(tmp_path, request, shell):
 
     said = tried("messages", bob, 5)
     assert [one is NO_OPINION for one in said] == [True] * 3 + [False] * 2
-    assert said[-1].reply.said() == ("450 4.7.1 bob is stopped: too many messages within an hour;"
-                                     " try again later, or ask the postmaster")
+    assert said[-1].reply.said() == ("450 4.7.1 bob is stopped: it has sent too many messages within an"
+                                     " hour; try again later, or ask the postmaster")
     assert [one is NO_OPINION for one in tried("recipients", bob, 7)] == [True] * 5 + [False] * 2
     assert set(tried("messages", alice, 5) + tried("messages", facts_of_client(), 9)) == {NO_OPINION}
     assert shell.run(book.ask(alice, refused=1)) is None
@@ -584,12 +584,12 @@ def test_a_busiest_hour_outlives_the_daemon(tmp_path, request):
     request.addfinalizer(service.close)
     caller = service.connect()
     (service.home / "run/auth/accounts").write_text("+40junk\nbob 400\n\xff\n")
-    assert caller.say("XSESSION login=bob recipients=101")[:3] == "450"
+    assert caller.say("XSESSION login=bob recipients=201")[:3] == "450"
     assert service.daemon.stop() == 0
     (service.home / "run/auth/accounts").write_text("+4junk 5\nbob 400\nx -1\n")
     service.daemon = start("mq-auth", service.home)
     caller = service.connect()
     assert caller.say("XSESSION login=bob recipients=700")[:3] == "250"
-    assert caller.say("XSESSION login=bob recipients=101")[:3] == "450"
+    assert caller.say("XSESSION login=bob recipients=201")[:3] == "450"
     assert service.daemon.stop() == 0
     assert (service.home / "run/auth/accounts").read_text() == "bob 400\n"

@@ -182,6 +182,30 @@ def test_two_failures_make_one_durable_report(rig):
                       "recipients": "2", "to": "alice@example.com", "proto": "bounce"}
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_is_refused_to_an_account_is_counted_and_holds_nothing_up(rig, answers):
+    """An address counts once, what time ran out for not at all; mq-auth may be away."""
+    rig.home.control(accountlimits="carol@example.com refused=1\n")
+    if answers:
+        rig.start("mq-auth")
+    rig.ask([("bob@example.net", {"status": "5.2.2"}), ("bob@example.net", {}),
+             ("late@example.net", {"status": "5.4.7"}), ("hidden@example.net", {"action": "none"}),
+             ("slow@example.net", {"action": "delayed", "status": "4.4.1"})],
+            via="proto=esmtp auth=carol@example.com")
+    _, report = rig.report()
+    assert b"hidden" not in report.as_bytes()
+    if answers:
+        assert rig.logged("account_stopped")[0]["refused"] == "2"
+    else:
+        assert rig.logged("accounts_not_told")[0]["logins"] == "1"
+
+
+def test_only_what_nobody_wants_to_hear_of_makes_no_report(rig):
+    [said] = rig.ask([("bob@example.net", {"action": "none"})])
+    assert (said.code, said.text) == (250, "#1 nobody to tell")
+    assert not rig.queued()
+
+
 def test_ret_hdrs_returns_the_header_only(rig):
     rig.ask([("bob@example.net", {})], words=("RET=HDRS",))
     _, report = rig.report()

@@ -354,11 +354,11 @@ def test_services_believe_the_kernel_and_not_the_mode(system, one):
         assert said in (("220",) if rights.may_call(actor, one) else ("554", "")), actor
 
 
-def talk(*lines):
-    """The last line of each answer of mq-queue's."""
+def talk(path, *lines):
+    """The last line of each answer."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(SECONDS)
-        sock.connect("run/queue.sock")
+        sock.connect(path)
         file = sock.makefile("rwb")
         said = [answer(file)]
         for line in lines:
@@ -381,7 +381,7 @@ def test_who_may_say_where_a_message_came_from(system, actor):
     believed = actor in rights.sockets_of("mq-queue")[0].callers
     acting = Acting(system, actor)
     xvia = xtext.encode("proto=esmtp ip=192.0.2.77")
-    said = acting.do(talk, "EHLO x", f"MAIL FROM:<a@example.net> XVIA={xvia}",
+    said = acting.do(talk, "run/queue.sock", "EHLO x", f"MAIL FROM:<a@example.net> XVIA={xvia}",
                      f"RCPT TO:<@mailbox:alice@{ME}>", f"RCPT TO:<alice@{ME}>", "DATA",
                      "Subject: x\r\n\r\nx\r\n.")
     assert said[3].startswith("250" if believed else "550 5.7.1")
@@ -390,6 +390,13 @@ def test_who_may_say_where_a_message_came_from(system, actor):
     assert f"caller={acting.uid} " in line
     via = "proto=esmtp ip=192.0.2.77" if believed else f"proto=local uid={acting.uid}"
     assert line.endswith(via)
+
+
+@pytest.mark.parametrize(("actor", "code"), [("xmtpd", "535"), ("mq-bounce", "502")])
+def test_who_tells_of_accounts_tries_no_passwords(system, actor, code):
+    said = Acting(system, actor).do(talk, "run/auth.sock", "EHLO x", "XSESSION login=bob refused=1",
+                                    "AUTH PLAIN AGJvYgBndWVzcw==")
+    assert [line[:3] for line in said] == ["220", "250", "250", code]
 
 
 # --- processes ---

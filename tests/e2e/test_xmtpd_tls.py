@@ -121,8 +121,8 @@ def test_submission_wants_tls_first(secure):
 
 @pytest.mark.parametrize(("text", "there", "gone"), [
     ("Subject: {0}\r\nBcc: carol@example.net\r\n\r\nhi\r\n", ["Date", "Message-ID", "From"], ["Bcc"]),
-    ("Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nSubject: {0}\r\nMessage-ID: <own@x>\r\nFrom: b@x.example"
-     "\r\n\r\nBcc: stays\r\n", ["Date", "Message-ID", "From"], []),
+    ("Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nSubject: {0}\r\nMessage-ID: <own@x>\r\n"
+     f"From: bob@{ME}\r\n\r\nBcc: stays\r\n", ["Date", "Message-ID", "From"], []),
     ("Subject: {0}\r\n", ["Date", "Message-ID", "From"], []),
 ])
 def test_what_users_submit_is_made_whole(secure, text, there, gone):

@@ -80,7 +80,8 @@ def session(text, given):
     ('To:"a b"@example.org', 'to:"a b"@example.org'),
     ("To:postmaster@", "to:postmaster@"),
     ("To:*", "to:*"),
-    ("To:b\u00fccher@b\u00fccher.example", "to:b\u00fccher@b\u00fccher.example"),
+    ("To:b\u00fccher@B\u00fccher.example", "to:b\u00fccher@xn--bcher-kva.example"),
+    ("Helo:.b\u00fccher.example", "helo:.xn--bcher-kva.example"),
 ])
 def test_a_key_has_one_form(written, key):
     assert parse_key(written) == key

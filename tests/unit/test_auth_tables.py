@@ -227,7 +227,7 @@ def test_bad_logins(text, why):
 def test_limits():
     found = read(accountlimits, "* messages=5 surge=3\nNews recipients=0\n")
     assert found.of("anybody") == Limit(5, 2000, 100, 3)
-    assert found.of("news") == Limit(500, 0, 100, 0)
+    assert found.of("news") == Limit(500, 0, 100, 10)
     assert read(accountlimits, "").of("x") == Limit()
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from mqmail.mail.address import parse_path
 from mqmail.prog.mq_send import report
+from mqmail.prog.mq_send.job import Job
 from mqmail.prog.mq_send.verdicts import Clock, Verdict, lines_for
 from mqmail.queue import ids, lines, record
 from mqmail.queue.record import Envelope, Recipient
@@ -64,6 +65,30 @@ def test_the_sender_hears_of_the_address_it_gave():
     shown, words = report.parameters(found, state, 0.0)
     assert shown == "team@example.org"
     assert "secret" not in " ".join(words)
+
+
+@pytest.mark.parametrize(("via", "sender", "told"), [
+    ({"auth": "alice"}, None, True), ({"ip": "192.0.2.1"}, None, False),
+    ({"auth": "alice"}, "owner-list@example.org", False)])
+def test_a_failure_nobody_wants_to_hear_of_is_told_for_an_account_to_be_counted(via, sender, told):
+    head = Envelope(ID, 1732252800.0, 100, False, True, "alice@example.org", "", "", via)
+    member = Recipient("1", "remote", "bob@example.org", ("never",), "", sender)
+    found = record.parse(lines.head(head, [member]))
+    record.extend(found, lines.fail_line("1", 1732252900, "5.1.1"))
+    states = report.to_tell(found).get("alice@example.org", [])
+    assert ([report.parameters(found, state)[1][0] for state in states] == ["XACTION=none"]) is told
+    assert bool(report.to_tell(found)) is told
+
+
+@pytest.mark.parametrize(("sender", "auth"), [("alice@example.org", True), ("owner@example.org", False)])
+def test_what_is_refused_to_a_list_is_not_the_accounts(sender, auth):
+    head = Envelope(ID, 1732252800.0, 100, False, True, "alice@example.org", "", "",
+                    {"proto": "esmtp", "auth": "alice"})
+    found = record.parse(lines.head(head, [Recipient("1", "remote", "bob@example.org", (), "")]))
+    job = Job(head, sender, "error", found.current(), lambda *_: None, lambda: -1)
+    [via] = [word for word in job._mail({"XMQ": ""}) if word.startswith("XVIA=")]
+    assert ("auth+3Dalice" in via) is auth
+    assert "proto+3Desmtp" in via
 
 
 def test_a_lists_owner_hears_of_the_member():

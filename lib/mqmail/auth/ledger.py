@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 HOUR = 3600.0
 MOST_ACCOUNTS = 100_000         # then those that have been silent longest are forgotten
 KINDS = ("messages", "recipients", "refused")
-SURGE_FREE = 100                # recipients an hour that are no surge, however little was usual
+SURGE_FREE = 200                # recipients an hour that are no surge, however little was usual
 _HALF_LIFE = 14 * 24.0          # hours after which half of a busiest hour is forgotten
-_TEXTS = {"messages": "messages", "recipients": "recipients", "refused": "refused recipients",
-          "surge": "more recipients than usual"}
+_TEXTS = {"messages": "it has sent too many messages within an hour",
+          "recipients": "it has sent to too many recipients within an hour",
+          "refused": "too many of its recipients were refused within an hour",
+          "surge": "it sends to far more recipients than usual"}
 
 
 class Account:

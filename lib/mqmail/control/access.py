@@ -1,8 +1,9 @@
 """access: what clients, senders and recipients get, by their keys. The grammar of keys and actions; who
 is looked up by which keys says policy/access.py.
 
-A key in canonical form is ``to:user@example.org``, without a tag ``user@example.org``: lower case, an IP
-address or network as the system writes it, a local part in quotes only if it needs them.
+A key in canonical form is ``to:user@example.org``, without a tag ``user@example.org``: lower case, a
+domain as domain_key() has it, an IP address or network as the system writes it, a local part in quotes
+only if it needs them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from mqmail.base.value import value
 from mqmail.control.actions import parse_action
 from mqmail.control.networks import ip_text, parse_ip, parse_networks
 from mqmail.control.values import domain as check_domain
-from mqmail.mail.address import BadAddress, domain_of, local_of, lower_ascii, parse_address, quote_local
+from mqmail.mail.address import (
+    BadAddress,
+    address_key,
+    domain_key,
+    local_of,
+    lower_ascii,
+    parse_address,
+    quote_local,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +187,7 @@ def _domain(text: str) -> str:
         check_domain(name)
     except ValueError:
         raise ValueError(f"{text[:80]!a} is no key: write {_KINDS}") from None
-    return lower_ascii(text)
+    return domain_key(text)
 
 
 def _address(text: str, tag: str) -> str:
@@ -193,11 +202,6 @@ def _address(text: str, tag: str) -> str:
         return address_key(parse_address(text))
     except BadAddress as error:
         raise ValueError(f"{text[:80]!a} is no key ({error}): write {_KINDS}") from None
-
-
-def address_key(address: str) -> str:
-    """Of an address."""
-    return user_key(local_of(address)) + domain_of(address)
 
 
 def user_key(local: str) -> str:

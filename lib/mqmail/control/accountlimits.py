@@ -23,7 +23,7 @@ class Limit:
     messages: int = 500
     recipients: int = 2000
     refused: int = 100
-    surge: int = 0
+    surge: int = 10
 
 
 @value

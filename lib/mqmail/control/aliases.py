@@ -9,7 +9,9 @@ from __future__ import annotations
 from mqmail.base.value import value
 from mqmail.control.values import local_part
 from mqmail.mail.address import (
+    address_key,
     check_domain,
+    domain_key,
     domain_of,
     is_destination,
     local_of,
@@ -43,7 +45,7 @@ class Aliases:
 
     def lookup(self, address: str, domains: Container[str]) -> list[str] | None:
         """The targets of *address*, None when it is no alias (a catch-all does not make it one).
-        *domains*: the local domains in lower case, in which names without a domain are valid."""
+        *domains*: the keys of the local domains, in which names without a domain are valid."""
         local, domain = lower_ascii(local_of(address)), domain_of(address)
         found = self.targets.get(f"{quote_local(local)}@{domain}")
         if found is None and domain in domains:
@@ -51,7 +53,7 @@ class Aliases:
         return found
 
     def catch_all(self, domain: str) -> list[str] | None:
-        """The targets of all other addresses in *domain* (lower case), None without ``@domain:``."""
+        """The targets of all other addresses in *domain* (its key), None without ``@domain:``."""
         return self.targets.get(f"@{domain}")
 
     def owner(self, address: str, domains: Container[str]) -> str | None:
@@ -109,15 +111,15 @@ def _check_filled(lines: Lines, name: str, targets: list[str], started: int) -> 
 
 
 def _split_name(line: str) -> tuple[str, str]:
-    """(key in lower case, the rest of the line)."""
+    """(key, the rest of the line)."""
     name, colon, rest = line.partition(":")
     name = name.rstrip(" \t")
     if not colon:
         raise ValueError(f"{line[:60]!a} has no colon: write NAME: ADDRESS, ADDRESS")
     if name[:1] == "@":
         check_domain(name[1:])
-        return lower_ascii(name), rest
-    return lower_ascii(parse_address(name) if "@" in name else local_part(name)), rest
+        return f"@{domain_key(name[1:])}", rest
+    return address_key(parse_address(name) if "@" in name else local_part(name)), rest
 
 
 def _split_commas(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqmail.control.values import domain
-from mqmail.mail.address import BadAddress, parse_address
+from mqmail.mail.address import BadAddress, address_key, domain_key, parse_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ def parse_badmailfrom(lines: Lines, _me: str) -> frozenset[str]:
     for line in lines:
         if line[:1] == "@":
             domain(line[1:])
-            found.add(line.lower())
+            found.add(f"@{domain_key(line[1:].lower())}")
             continue
         try:
-            found.add(parse_address(line).lower())
+            found.add(address_key(parse_address(line).lower()))
         except BadAddress as error:
             raise ValueError(f"{line[:80]!a} is not a sender ({error}): write user@domain or"
                              " @domain") from None

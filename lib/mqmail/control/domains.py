@@ -5,7 +5,7 @@ from __future__ import annotations
 from mqmail.base.value import value
 from mqmail.control.values import domain as check_domain
 from mqmail.control.values import local_part
-from mqmail.mail.address import domain_of, lower_ascii, parse_address
+from mqmail.mail.address import address_key, domain_key, domain_of, parse_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ def suffixes(domain: str) -> Iterator[str]:
 
 
 def domain_pattern(text: str) -> str:
-    """``dom``, ``.dom`` or the empty string, in lower case; ValueError if it is none of them."""
+    """The key of ``dom``, ``.dom`` or the empty string; ValueError if it is none of them."""
     if text not in ("", "."):
         check_domain(text.removeprefix("."))
     elif text:
         raise ValueError("a lone dot matches nothing: write :VALUE for all domains")
-    return lower_ascii(text)
+    return domain_key(text)
 
 
 def parse_locals(lines: Lines, _me: str) -> frozenset[str]:
-    """The local domains in lower case, one a line."""
-    return frozenset([lower_ascii(check_domain(line)) for line in lines])
+    """The keys of the local domains, one a line."""
+    return frozenset([domain_key(check_domain(line)) for line in lines])
 
 
 @value
@@ -49,7 +49,7 @@ class VirtualDomains:
         """The prepend for *address*: "" when the domain is an exception (not virtual, treated as if
         no line matched), None when no line matches. First match: the full address, its domain, each
         parent with its dot, the empty name."""
-        found = self.prepends.get(lower_ascii(address))
+        found = self.prepends.get(address_key(address))
         if found is not None:
             return found
         for name in suffixes(domain_of(address)):
@@ -67,7 +67,7 @@ def parse_virtualdomains(lines: Lines, _me: str) -> VirtualDomains:
             raise ValueError(f"{line!a} has no colon: write DOMAIN:PREPEND, or DOMAIN: for an exception")
         if prepend:
             local_part(prepend)
-        key = lower_ascii(parse_address(name)) if "@" in name else domain_pattern(name)
+        key = address_key(parse_address(name)) if "@" in name else domain_pattern(name)
         if key in prepends:
             raise ValueError(f"{name!a} is given twice: remove one of the lines")
         prepends[key] = prepend

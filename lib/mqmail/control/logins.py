@@ -5,7 +5,7 @@ from __future__ import annotations
 from mqmail.base.value import value
 from mqmail.control.passwd import check_login, fold
 from mqmail.control.values import domain as check_domain
-from mqmail.mail.address import BadAddress, domain_of, local_of, lower_ascii, parse_address, quote_local
+from mqmail.mail.address import BadAddress, address_key, domain_key, domain_of, parse_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ OTHERS = "*"        # the login whose line stands for all without one
 
 @value
 class Logins:
-    """Login, folded, to senders: addresses, ``@domain`` or ANY, in lower case; *me* is this host."""
+    """Login, folded, to senders: addresses, ``@domain`` or ANY, by their keys; *me* is this host."""
 
     senders: dict[str, frozenset[str]]
     me: str
@@ -26,18 +26,25 @@ class Logins:
         """Whether who logged in as *login* may use *sender*, an address or "" for the null sender, which
         anybody may use (reports on delivery and on reading have it: RFC 8098 section 3)."""
         name = fold(login)
-        allowed = self.senders.get(name) or self.senders.get(OTHERS)
+        allowed = self._allowed(name)
         if not sender:
             return True
-        wanted = _lower(sender)
+        wanted = address_key(sender)
         if allowed is None:
             return wanted == self._own(name)
         return ANY in allowed or wanted in allowed or f"@{domain_of(sender)}" in allowed
 
+    def may_send_any(self, login: str) -> bool:
+        """Whether it may use any sender."""
+        return ANY in (self._allowed(fold(login)) or ())
+
+    def _allowed(self, name: str) -> frozenset[str] | None:
+        return self.senders.get(name) or self.senders.get(OTHERS)
+
     def _own(self, name: str) -> str:
         """The address that a login without a line is, or the one it has at this host; "" for neither."""
         try:
-            return _lower(parse_address(name if "@" in name else f"{name}@{self.me}"))
+            return address_key(parse_address(name if "@" in name else f"{name}@{self.me}"))
         except BadAddress:
             return ""
 
@@ -62,12 +69,8 @@ def _sender(text: str) -> str:
     if text == ANY:
         return text
     if text[:1] == "@":
-        return "@" + lower_ascii(check_domain(text[1:]))
+        return "@" + domain_key(check_domain(text[1:]))
     try:
-        return _lower(parse_address(text))
+        return address_key(parse_address(text))
     except BadAddress as error:
         raise ValueError(f"{text[:60]!a}: {error}: write an address, @DOMAIN or *") from None
-
-
-def _lower(address: str) -> str:
-    return f"{quote_local(lower_ascii(local_of(address)))}@{domain_of(address)}"

@@ -19,12 +19,12 @@ EVENTS = {
         record_bad record_not_moved record_not_removed record_not_written reload_failed scan_failed
         stop_too_slow worker_died""".split(),
     "notice": """
-        auth_failed auth_unavailable bounce_deferred caller_refused clock_set_back dnsbl_trouble
-        double_bounce_dropped hook_slow host_down hosts_read listening listening_ended pressure
-        proxy_refused queue_body_not_removed queue_left_behind queue_odd_file queue_orphan_removed
-        queue_unavailable ready record_incomplete reloaded report_deferred report_refused
-        resolve_unavailable run_all scanned service_away service_back site_back site_down stopped
-        stopping tls_failed verify_failed""".split(),
+        accounts_not_told auth_failed auth_unavailable bounce_deferred caller_refused clock_set_back
+        dnsbl_trouble double_bounce_dropped hook_slow host_down hosts_read listening listening_ended
+        pressure proxy_refused queue_body_not_removed queue_left_behind queue_odd_file
+        queue_orphan_removed queue_unavailable ready record_incomplete reloaded report_deferred
+        report_refused resolve_unavailable run_all scanned service_away service_back site_back
+        site_down stopped stopping tls_failed verify_failed""".split(),
     "info": """
         accepted auth_ok auth_refused authenticated bounced client_refused deferred delivered discarded
         failed finished header_marked message_refused nobody_to_tell queued recipient_refused tls_refused

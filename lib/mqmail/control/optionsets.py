@@ -34,16 +34,18 @@ class Options:
     """*tls*: none, may, require (nothing but STARTTLS before) or implicit (from the first octet);
     *tlsmin* 1.2 or 1.3. *auth*: SASL mechanisms; *authplain*: also without TLS. *relay*: who may send to
     other domains: "yes" all, "auth" who has authenticated, "no" neither; control/relayclients may in any
-    case. *databytes*, *maxrecipients* None: as the control files say. *greetdelay* in seconds.
-    *clientcert*: no, ask, require. *show551*: clients are told where a recipient has moved to. *checks*:
-    those of CHECKS that are asked, in their order; None for all. *sessions*: how many at a time, as in
-    Limits of control/throttles; None: as many as there may be."""
+    case. *checkfrom*: who has authenticated writes From or Sender as control/logins allows. *databytes*,
+    *maxrecipients* None: as the control files say. *greetdelay* in seconds. *clientcert*: no, ask,
+    require. *show551*: clients are told where a recipient has moved to. *checks*: those of CHECKS that
+    are asked, in their order; None for all. *sessions*: how many at a time, as in Limits of
+    control/throttles; None: as many as there may be."""
 
     tls: str = "may"
     tlsmin: str = "1.2"
     auth: tuple[str, ...] = ()
     authplain: bool = False
     relay: str = "auth"
+    checkfrom: bool = False
     databytes: int | None = None
     maxrecipients: int | None = None
     greetdelay: int = 0
@@ -54,7 +56,7 @@ class Options:
     sessions: tuple[int, int] | None = None
 
 
-_SUBMISSION = {"auth": MECHANISMS[:4], "greetdelay": 0, "prdr": False}
+_SUBMISSION = {"auth": MECHANISMS[:4], "checkfrom": True, "greetdelay": 0, "prdr": False}
 BUILT_IN: dict[str, dict[str, Any]] = {
     "mx": {},
     "submission": {**_SUBMISSION, "tls": "require"},
@@ -76,9 +78,9 @@ class OptionSets:
     def opens(self, name: str) -> str:
         """The option by which set *name* lets a client do what others may not, "" for none."""
         found = self.sets.get(name, {})
-        for option, opening in (("relay", "yes"), ("authplain", True)):
+        for option, opening in (("relay", "yes"), ("authplain", True), ("checkfrom", False)):
             if found.get(option) == opening:
-                return f"{option}=yes"
+                return f"{option}={'yes' if opening else 'no'}"
         asked = found.get("checks")
         if asked is None or set(asked) >= set(CHECKS) - set(_OF_STRANGERS):
             return ""
@@ -175,6 +177,7 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "auth": _mechanisms,
     "authplain": _flag,
     "relay": _one_of("yes", "auth", "no"),
+    "checkfrom": _flag,
     "databytes": lambda text: number(text, "bytes", 0, 1 << 50),
     "maxrecipients": lambda text: number(text, "recipients", 1, 100000),
     "greetdelay": lambda text: number(text, "seconds", 0, LONGEST_DELAY),

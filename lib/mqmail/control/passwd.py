@@ -15,7 +15,7 @@ from __future__ import annotations
 from mqmail.base.value import value
 from mqmail.control import credentials
 from mqmail.control.values import is_number
-from mqmail.mail.address import lower_ascii
+from mqmail.mail.address import domain_key, lower_ascii
 from mqmail.xmtp.scram import StoredKeys, from_base64, saslprep, to_base64
 
 TYPE_CHECKING = False
@@ -80,8 +80,10 @@ class Passwd:
 
 
 def fold(login: str) -> str:
-    """The one spelling of a login: SASLprep (RFC 4013), ASCII letters small."""
-    return lower_ascii(saslprep(login))
+    """The one spelling of a login: SASLprep (RFC 4013), ASCII letters small, the domain as
+    domain_key() has it."""
+    name, at, domain = saslprep(login).rpartition("@")
+    return f"{lower_ascii(name)}@{domain_key(domain)}" if at else lower_ascii(domain)
 
 
 def check_login(login: str) -> str:

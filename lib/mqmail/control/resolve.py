@@ -2,8 +2,8 @@
 
 In this order, which is qmail's where qmail has one: aliases, virtual mailboxes, accounts of this host
 (local domains only), catch-all aliases, virtual domains, the rest of the world. Domains are compared
-as they are written, ASCII letters in any case: an internationalized one never equals its A-label, nor
-anything that merely looks like it. A local part is never looked into for routes (``%``, ``!``, ``@``).
+by domain_key(): an internationalized one is the same as its A-label, and as nothing that merely looks
+like it. A local part is never looked into for routes (``%``, ``!``, ``@``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from mqmail.control.whose import find_account, find_mailbox, has_file, without_d
 from mqmail.mail.address import (
     LONGEST_LOCAL,
     LONGEST_PATH,
+    address_key,
+    domain_key,
     domain_of,
     local_of,
     lower_ascii,
@@ -95,7 +97,7 @@ def resolve(address: str, tables: Tables, may_relay: bool, null_sender: bool = F
 
 
 def _decide(address: str, tables: Tables, may_relay: bool, seen: set[str]) -> Answer:
-    """*seen*: addresses that have been looked at on the way here, in lower case."""
+    """*seen*: addresses that have been looked at on the way here, by their keys."""
     alias = _alias_of(address, tables)
     if alias:
         targets = tables.aliases.lookup(alias, tables.ours) or []
@@ -150,12 +152,12 @@ def _expand(address: str, targets: list[str], owner: str, tables: Tables, seen: 
     again means its mailbox or account."""
     if len(targets) > MOST_TARGETS:
         return _TOO_MANY
-    itself = lower_ascii(address)
+    itself = address_key(address)
     seen.add(itself)
     found = []
     for text in targets:
         destination, target = split_target(text)
-        if not destination and lower_ascii(target) == itself:
+        if not destination and address_key(target) == itself:
             destination = _own(target, tables)
             if not destination:
                 return _NOBODY
@@ -168,10 +170,10 @@ def _all_refused(targets: list[tuple[str, str, str]], tables: Tables, seen: set[
     A temporary one if there is one."""
     refusal = None
     for destination, target, _ in targets:
-        lower = lower_ascii(target)
-        if destination or lower in seen or len(seen) > _LOOKED_AT:
+        key = address_key(target)
+        if destination or key in seen or len(seen) > _LOOKED_AT:
             return None
-        seen.add(lower)
+        seen.add(key)
         answer = _decide(target, tables, True, seen)
         if answer.targets:
             return None
@@ -195,6 +197,6 @@ def _prepended(address: str, prepend: str, tables: Tables, seen: set[str]) -> An
 
 def _first_domain(tables: Tables) -> str:
     """The one in which names without a domain are, "" without any."""
-    if lower_ascii(tables.me) in tables.ours:
+    if domain_key(tables.me) in tables.ours:
         return tables.me
     return min(tables.locals or tables.ours, default="")

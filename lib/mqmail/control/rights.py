@@ -68,7 +68,7 @@ SOCKETS = (
     Socket("run/queue.sock", "mq-queue", ROOT, ROOT, 0o666, 0o666,
            ("xmtpd", "mq-bounce", "mq-queue")),
     Socket("run/resolve.sock", "mq-resolve", "mq-send", "xmtpd", 0o620, 0o666, ("xmtpd", "mq-send")),
-    Socket("run/auth.sock", "mq-auth", "xmtpd", "xmtpd", 0o600, 0o666, ("xmtpd",)),
+    Socket("run/auth.sock", "mq-auth", "xmtpd", "mq-bounce", 0o620, 0o666, ("xmtpd", "mq-bounce")),
     Socket("run/mailbox.sock", "mq-lspawn", "mq-send", "mq-send", 0o600, 0o600, ("mq-send",)),
     Socket("run/local.sock", "mq-lspawn", "mq-send", "mq-send", 0o600, 0o600, ("mq-send",)),
     Socket("run/remote.sock", "mq-rspawn", "mq-send", "mq-send", 0o600, 0o666, ("mq-send",)),

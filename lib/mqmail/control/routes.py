@@ -109,8 +109,8 @@ def _parse(lines: Lines, file: str) -> Routes:
     hops: dict[str, Route] = {}
     for line in lines:
         name, hop = split_key(line, "DOMAIN:HOST or DOMAIN:HOST:PORT")
+        _check_ascii(name.rpartition("@")[2])
         key = domain_pattern(name) if file == "smtproutes" else _sender_pattern(name)
-        _check_ascii(key.rpartition("@")[2])
         if key in hops:
             raise ValueError(f"{name!a} is given twice: remove one of the lines")
         hops[key] = parse_hop(hop, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mqmail.base.value import value
 from mqmail.control.values import domain as check_domain
-from mqmail.mail.address import LONGEST_LOCAL, domain_of, local_of, lower_ascii, split
+from mqmail.mail.address import LONGEST_LOCAL, domain_key, domain_of, local_of, lower_ascii, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ _CATCH_ALL = ""
 
 @value
 class Users:
-    """Domain to local part to directory, all keys in lower case. Local part "" is the catch-all."""
+    """Domain (as domain_key() has it) to local part, in lower case, to directory. Local part "" is the
+    catch-all."""
 
     domains: dict[str, dict[str, str]]
 
@@ -71,13 +72,13 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _parts(address: str) -> tuple[str, str]:
-    """(local part, domain in lower case); the local part of ``@domain`` is ""."""
+    """(local part, key of the domain); the local part of ``@domain`` is ""."""
     if address[:1] == "@":
-        return _CATCH_ALL, lower_ascii(address[1:])
+        return _CATCH_ALL, domain_key(address[1:])
     try:
         local, domain = split(address)
     except ValueError as error:
         raise ValueError(f"{address!a} is not an address ({error}): write NAME@DOMAIN") from None
     if not local or len(local.encode()) > LONGEST_LOCAL:
         raise ValueError(f"{address!a}: before the @ stand 1 to {LONGEST_LOCAL} characters")
-    return local, lower_ascii(domain)
+    return local, domain_key(domain)

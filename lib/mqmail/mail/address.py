@@ -179,8 +179,30 @@ def _ipv6_groups(text: str, last: bool) -> list[int]:
 
 
 def domain_of(address: str) -> str:
-    """The domain in lower case (ASCII letters only), "" for ``<>`` and ``postmaster``."""
+    """What tables have the domain by (``domain_key``), "" for ``<>`` and ``postmaster``."""
+    return domain_key(address.rpartition("@")[2]) if "@" in address else ""
+
+
+def written_domain_of(address: str) -> str:
+    """The domain as it is written, ASCII letters in lower case: for DNS it is mapped later."""
     return lower_ascii(address.rpartition("@")[2]) if "@" in address else ""
+
+
+def domain_key(domain: str) -> str:
+    """What tables have *domain* or ``.domain`` by: ASCII letters in lower case, a U-label as its A-label
+    (RFC 5890 section 2.3.2.1). Nothing else is mapped, and no other characters give the same A-label:
+    what merely looks like a domain is not taken for it."""
+    if domain.isascii() or len(domain) > LONGEST_DOMAIN:
+        return lower_ascii(domain)
+    return ".".join([label if label.isascii() else "xn--" + label.encode("punycode").decode("ascii")
+                     for label in lower_ascii(domain).split(".")])
+
+
+def address_key(address: str) -> str:
+    """What tables have a good *address* by: the local part with ASCII letters in lower case, and the
+    domain's key."""
+    local = quote_local(lower_ascii(local_of(address)))
+    return f"{local}@{domain_of(address)}" if "@" in address else local
 
 
 def local_of(address: str) -> str:

@@ -15,7 +15,7 @@ from mqmail.base import program
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control.routes import Routing
 from mqmail.mail import mxlist
-from mqmail.mail.address import domain_of, lower_ascii
+from mqmail.mail.address import lower_ascii, written_domain_of
 from mqmail.mail.mxlist import FAILED, Answer, Choice, Limits, NoHosts
 from mqmail.net.dns import Resolver, system_servers
 
@@ -167,7 +167,7 @@ def _for_look_up(domain: str) -> str:
 
 def _sender_for_look_up(sender: str) -> str:
     local, at, _ = sender.rpartition("@")
-    return f"{local}@{_for_look_up(domain_of(sender))}" if at else sender
+    return f"{local}@{_for_look_up(written_domain_of(sender))}" if at else sender
 
 
 def is_own_address(ip: str) -> bool:

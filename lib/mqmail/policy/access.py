@@ -22,7 +22,7 @@ from mqmail.control.domains import suffixes
 from mqmail.control.networks import ip_text, parse_ip
 from mqmail.control.optionsets import OptionSets
 from mqmail.control.whose import without_detail
-from mqmail.mail.address import BadAddress, check_domain, domain_of, local_of, lower_ascii
+from mqmail.mail.address import BadAddress, check_domain, domain_key, domain_of, local_of, lower_ascii
 from mqmail.policy.maps import Files, Maps
 from mqmail.policy.stages import KEPT, Check
 from mqmail.policy.verdict import DEFER, DISCARD, NEXT, NO_OPINION, REJECT, RELAY, Verdict
@@ -57,7 +57,7 @@ def client_keys(ip: str, host: str, words: frozenset[str]) -> Iterator[str]:
     if ip:
         yield from ip_keys(ip, words)
     if _is_name(host):
-        yield from [name for name in suffixes(lower_ascii(host)) if name]
+        yield from [name for name in suffixes(domain_key(host)) if name]
     yield access.EVERYBODY
 
 

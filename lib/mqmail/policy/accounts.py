@@ -1,5 +1,6 @@
 """How much who has logged in may send (control/accountlimits): a message, and each recipient, is asked
-for before it is taken. Who keeps the count is in a process that all share."""
+for before it is taken. Who keeps the count is in a process that all share; with the next question, or at
+the session's end, it hears how many recipients were refused for good."""
 
 from __future__ import annotations
 
@@ -36,7 +37,21 @@ class Accounts(Check):
         return self._ask(facts) if facts.login else NO_OPINION
 
     async def _ask(self, facts: Facts) -> Verdict:
-        said = await self._book.ask(facts, **{self._kind: 1})
+        """Who keeps the count hears by the way how many recipients were refused."""
+        said = await self._book.ask(facts, **{self._kind: 1}, **take_refused(facts))
         if said is None:
             return NO_OPINION
         return Verdict(LIMIT if said.code < 500 else REJECT, said, why="account limit")
+
+
+def note_refused(facts: Facts, answer: Reply) -> None:
+    """A recipient is refused with *answer*: it counts if that is for good; not 530 and 551, which say
+    what to do."""
+    if facts.login and 550 <= answer.code < 560 and answer.code != 551:
+        facts.refused += 1
+
+
+def take_refused(facts: Facts) -> dict[str, int]:
+    """What is to be told, once: ``refused``, if there are any."""
+    refused, facts.refused = facts.refused, 0
+    return {"refused": refused} if refused else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqmail.mail.address import domain_of
+from mqmail.mail.address import address_key, domain_of
 from mqmail.policy.stages import Check
 from mqmail.policy.verdict import NO_OPINION, REJECT, Verdict
 from mqmail.xmtp.reply import reply
@@ -25,7 +25,7 @@ class BadMailFrom(Check):
 
     def look(self, facts: Facts) -> Verdict:
         """Of everybody, also of who has logged in."""
-        sender = facts.sender or ""
-        if sender.lower() in self._senders or f"@{domain_of(sender)}" in self._senders and sender:
-            return Verdict(REJECT, _REFUSED, why=sender)
+        sender = (facts.sender or "").lower()
+        if address_key(sender) in self._senders or f"@{domain_of(sender)}" in self._senders and sender:
+            return Verdict(REJECT, _REFUSED, why=facts.sender or "")
         return NO_OPINION

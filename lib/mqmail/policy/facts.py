@@ -18,9 +18,10 @@ class Facts:
     proxy it came through. *host*: the client's name, if its address and name confirm each other; *uid*
     of a local user, who is *local*: of others an *ip* of "" means that nobody knows it. *tls*: version;
     *certificate*: a verified name; *binding*: the certificate's end point (RFC 5929). *login*: who has
-    authenticated, by *mechanism*. *relay*: may send anywhere. *early*: it spoke before it was greeted;
-    *hasty*: it sent commands before it knew that it may. *options*: the name of the option set in force.
-    *marks*: what checks have noticed, by their names (mq-checks(5)); those of MAIL's checks are
+    authenticated, by *mechanism*; *refused*: how many of its recipients were refused for good and
+    mq-auth has not been told of. *relay*: may send anywhere. *early*: it spoke before it was greeted;
+    *hasty*: it sent commands before it knew that it may. *options*: the name of the option set in
+    force. *marks*: what checks have noticed, by their names (mq-checks(5)); those of MAIL's checks are
     forgotten with the transaction. *said*: each stage's verdict, but RCPT's; those against the client
     wait there for RCPT.
 
@@ -31,8 +32,8 @@ class Facts:
 
     __slots__ = ("binding", "body", "certificate", "cipher", "early", "hasty", "header", "helo", "host",
                  "ip", "listener", "local", "login", "marks", "mechanism", "octets", "options", "port",
-                 "proxy", "recipient", "recipients", "relay", "role", "said", "sender", "session",
-                 "size", "tls", "uid", "utf8", "verb")
+                 "proxy", "recipient", "recipients", "refused", "relay", "role", "said", "sender",
+                 "session", "size", "tls", "uid", "utf8", "verb")
 
     def __init__(self, session: str, role: str = "mx", listener: str = "", ip: str = "",
                  port: int = 0) -> None:
@@ -55,6 +56,7 @@ class Facts:
         self.binding = b""
         self.login = ""
         self.mechanism = ""
+        self.refused = 0
         self.relay = False
         self.options = ""
         self.marks: dict[str, str] = {}

@@ -7,7 +7,7 @@ import os
 from mqmail.policy import dnschecks, header
 from mqmail.policy.accounts import Accounts
 from mqmail.policy.facts import STAGES
-from mqmail.policy.senders import Senders
+from mqmail.policy.senders import Authors, Senders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ FACTORIES: tuple[tuple[str, Factory], ...] = (
         ("throttle", "connect"), ("throttle", "mail"), ("throttle", "rcpt"),
         ("pressure", "connect"), ("pressure", "mail"))],
     ("senders", lambda control, _services: Senders(control.logins)),
+    ("senders", lambda control, _services: Authors(control.logins, control.optionsets)),
     ("accounts", lambda _control, services: Accounts(services.book, "messages")),
     ("accounts", lambda _control, services: Accounts(services.book, "recipients")),
     ("reversename", dnschecks.reverse_name),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqmail.mail.address import domain_of
+from mqmail.mail.address import written_domain_of
 from mqmail.mail.mxlist import FAILED, FOUND, UNKNOWN
 from mqmail.policy.strangers import StrangerCheck
 from mqmail.policy.verdict import DEFER, NO_OPINION, REJECT, Verdict
@@ -78,7 +78,7 @@ class SenderDomain(StrangerCheck):
 
 def ascii_domain_of(address: str) -> str:
     """As DNS has it; "" for the null sender and for what has no such form."""
-    domain = domain_of(address)
+    domain = written_domain_of(address)
     if domain.isascii():
         return domain
     from mqmail.net.mx import to_ascii

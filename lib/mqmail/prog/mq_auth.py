@@ -27,7 +27,7 @@ from mqmail.auth.guard import Guard
 from mqmail.auth.habits import Habits
 from mqmail.auth.ledger import KINDS, Ledger, text_of
 from mqmail.auth.talk import Talk, client_of
-from mqmail.base import log, ready, xtext
+from mqmail.base import log, ready, unix, xtext
 from mqmail.base.failure import Failure
 from mqmail.control import reader
 from mqmail.control.passwd import fold
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mqmail.control.reader import Control
+    from mqmail.control.rights import Accounts
     from mqmail.net.stream import Stream
 
 SOCKET = "run/auth.sock"
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
     hashes.give_memory_back()
     loop = daemon.new_loop()
     deadlines = Deadlines(loop)
-    service = Logins(loop, deadlines, begun.callers(SOCKET))
+    service = Logins(loop, deadlines, begun.callers(SOCKET), _tellers(begun.accounts))
     listener = Service(loop, deadlines, begun.sockets[SOCKET], service.session, most=5000,
                        timeout=_SILENCE)
     loop.call_soon(ready.announce, begun.ready)
@@ -74,16 +75,25 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _tellers(accounts: Accounts | None) -> frozenset[int]:
+    """Callers that tell of accounts, and have no business with passwords."""
+    if accounts is None:
+        return frozenset()
+    return frozenset([accounts.of("mq-bounce").uid]) - {0, accounts.of("xmtpd").uid}
+
+
 class Logins:
-    """The tables in force, what is remembered of clients and accounts, and a session for each caller."""
+    """The tables in force, what is remembered of clients and accounts, and a session for each caller.
+    *callers*: see greet_trusted(); *tellers*: those of them who are not offered AUTH."""
 
     control: Control
     backends: Backends
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines,
-                 callers: frozenset[int] | None) -> None:
+                 callers: frozenset[int] | None, tellers: frozenset[int] = frozenset()) -> None:
         self.loop = loop
         self._callers = callers
+        self._tellers = tellers
         self.guard = Guard()
         self.ledger = Ledger()
         self.habits = Habits(loop, self.ledger)
@@ -119,8 +129,10 @@ class Logins:
 
     def session(self, stream: Stream) -> tuple[Server, Session, Callable[[str], None]]:
         """The core, the handler and the end of a session."""
-        known = [name for name in MECHANISMS if name in self.backends.mechanisms]
-        words = ("PIPELINING", "ENHANCEDSTATUSCODES", f"AUTH {' '.join(known)}", "XMQ")
+        words = ["PIPELINING", "ENHANCEDSTATUSCODES", "XMQ"]
+        if unix.peer_of(stream.sock).uid not in self._tellers:
+            known = [name for name in MECHANISMS if name in self.backends.mechanisms]
+            words.append(f"AUTH {' '.join(known)}")
         server = Server("smtp", self.control.me, words, _LIMITS)
         greet_trusted(stream, server, self.control.injectors, self._callers, "may not ask about logins")
         return server, Session(self, server), lambda _why: None
@@ -194,7 +206,7 @@ class Session:
                       recipients=rates["recipients"], refused=rates["refused"])
         if not why:
             return _OK
-        return reply(450, "4.7.1", f"{login[:80]} is stopped: too many {text_of(why)} within an hour;"
+        return reply(450, "4.7.1", f"{login[:80]} is stopped: {text_of(why)};"
                                    " try again later, or ask the postmaster")
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import time
 
+from mqmail.auth.news import News
 from mqmail.base import log, program, ready, unix, xtext
 from mqmail.base.failure import Failure, Permanent, Temporary
 from mqmail.control import reader
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 SOCKET = "run/bounce.sock"
 QUEUE = "run/queue.sock"
 CONTROL = ("me", "injectors", "bouncefrom", "bouncehost", "doublebounceto", "doublebouncehost")
-ACTIONS = ("failed", "delayed", "delivered", "relayed")
+ACTIONS = ("failed", "delayed", "delivered", "relayed", "none")
 MOST_RECIPIENTS = 2000      # of one report; mq-send is told to come back with the others
 MOST_SESSIONS = 200
 TIMEOUT = 300.0             # seconds for each answer of mq-queue
@@ -69,6 +70,7 @@ class Bouncer:
         self._callers = callers
         self._deadlines = Deadlines(loop)
         self.reload()
+        self.news = News(loop, self._deadlines, self.control.me)
 
     def reload(self) -> None:
         """Read the control files; raises BadFile and changes nothing when one is wrong."""
@@ -136,25 +138,29 @@ class Reporter:
         return None
 
     async def _body(self, event: events.BodyFile) -> None:
-        """Report, and give all recipients the one answer."""
+        """Report, and give all recipients the one answer. What is answered well counts: it does not come
+        again."""
         try:
             answer = await self._answer(event)
         finally:
             os.close(event.fd)
+        if answer.code < 300 and "auth" in self._via:
+            self._bouncer.news.note(self._via["auth"], _refused(self._server.accepted))
         for number in range(len(self._server.accepted)):
             self._server.answer_recipient(number, answer)
 
     async def _answer(self, event: events.BodyFile) -> Reply:
         """250 once the report is durable, or when there is nobody to send it to; else 4xx."""
-        mail, accepted = self._server.mail, self._server.accepted
+        mail = self._server.mail
         assert mail is not None
-        if not mail.sender:     # a bounce is never bounced, and nobody asked it how it fared
-            accepted = [r for r in accepted if dict(r.x)["action"] == "failed"]
-            if not accepted:
-                log.event("nobody_to_tell", id=mail.xid, recipients=len(self._server.accepted))
-                return reply(250, "2.0.0", "nobody to tell")
-            if self._via.get("proto") == "double":
-                return _drop(mail, accepted)
+        # a bounce is never bounced, and nobody asked it how it fared
+        told = ACTIONS[:-1] if mail.sender else ("failed",)
+        accepted = [rcpt for rcpt in self._server.accepted if dict(rcpt.x)["action"] in told]
+        if not accepted:
+            log.event("nobody_to_tell", id=mail.xid, recipients=len(self._server.accepted))
+            return reply(250, "2.0.0", "nobody to tell")
+        if not mail.sender and self._via.get("proto") == "double":
+            return _drop(mail, accepted)
         about = _report(self._bouncer.control, mail, accepted, event.size)
         try:
             return await self._bounce(mail, about, event)
@@ -198,6 +204,13 @@ def _rcpt(rcpt: events.Rcpt) -> Reply | None:
     if action not in ACTIONS:
         return reply(501, "5.5.4", f"XACTION is one of {', '.join(ACTIONS)}")
     return None
+
+
+def _refused(accepted: list[events.Rcpt]) -> int:
+    """How many addresses that the sender gave have been refused for good. What nobody refused, as time
+    ran out or there is no way to it (RFC 3463 section 3.5), is no fault of his."""
+    return len({rcpt.address for rcpt in accepted if dict(rcpt.x)["action"] in ("failed", "none")
+                and not dict(rcpt.x).get("status", "").startswith("5.4.")})
 
 
 def _report(control: Control, mail: events.Mail, accepted: list[events.Rcpt], size: int) -> dsn.Report:

@@ -20,7 +20,7 @@ from mqmail.base import program, xtext
 from mqmail.base.failure import EXIT_PERMANENT, EXIT_TEMPORARY, Usage
 from mqmail.base.waiter import Running
 from mqmail.control import reader
-from mqmail.mail.address import BadAddress, domain_of, is_ipv6, parse_address
+from mqmail.mail.address import BadAddress, is_ipv6, parse_address, written_domain_of
 from mqmail.mail.mxlist import NoHosts
 from mqmail.mail.mxplan import Plan
 from mqmail.net import daemon, mx
@@ -64,7 +64,7 @@ class Route:
         self._loop = daemon.new_loop()
         control = reader.load(".", mx.CONTROL)
         self._finder = mx.from_control(self._loop, Deadlines(self._loop), control)
-        self._domains = [domain_of(address) for address in addresses]
+        self._domains = [written_domain_of(address) for address in addresses]
         self._plan = Plan(self._domains, len(addresses), random.choice, self._tell)
         self._found: dict[str, list[Choice]] = {}
         self._refused: list[str] = []

@@ -11,7 +11,7 @@ import time
 
 from mqmail.base import program
 from mqmail.base.waiter import Running, Waiter
-from mqmail.mail.address import domain_of
+from mqmail.mail.address import written_domain_of
 from mqmail.mail.mxlist import NoHosts
 from mqmail.mail.mxplan import Plan
 from mqmail.prog.mq_rspawn.carrying import Carrying
@@ -56,7 +56,7 @@ class Delivery:
 
     async def run(self, slots: int) -> None:
         """Send to all recipients, *slots* transactions at a time."""
-        self._domains = [domain_of(rcpt.address) for rcpt in self._message.recipients]
+        self._domains = [written_domain_of(rcpt.address) for rcpt in self._message.recipients]
         self._plan = Plan(self._domains, slots, random.choice, self._tell)
         timers = [self._loop.call_later(GATHER, self._stop_gathering),
                   self._loop.call_later(LONGEST, self._stop_trying)]

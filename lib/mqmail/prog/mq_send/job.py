@@ -152,12 +152,19 @@ class Job:
         """What XMQ adds: to mq-bounce how the message came, to mq-rspawn what it may do."""
         words = [f"XID={self.id}"]
         if self._destination == "error" and self._envelope.via:
-            words.append(f"XVIA={xtext.encode(xtext.facts(self._envelope.via))}")
+            words.append(f"XVIA={xtext.encode(xtext.facts(self._via()))}")
         if self._destination == "remote":
             words.append(f"XCONN={self.slots}")
             if self.forced:
                 words.append(f"XFORCE={int(self.forced * 1000)}")
         return words
+
+    def _via(self) -> dict[str, str]:
+        """For mq-bounce. What a list's members refuse is no fault of the account that wrote to it."""
+        via = self._envelope.via
+        if self._sender == self._envelope.sender:
+            return via
+        return {name: text for name, text in via.items() if name != "auth"}
 
     def _rcpt(self, state: State, features: Container[str]) -> tuple[str, list[str]]:
         recipient = state.recipient

@@ -35,10 +35,19 @@ def to_tell(record: Record, is_late: bool) -> dict[str, list[State]]:
     """Recipients with something to tell, by the sender who is to hear it. *is_late*: those that wait
     too."""
     found: dict[str, list[State]] = {}
-    final = [s for s in record.current() if s.kind != "wait" and action(s) not in ("", "none")]
+    final = [state for state in record.current() if state.kind != "wait" and _is_told(record, state)]
     for state in final + (late(record) if is_late else []):
         found.setdefault(sender_of(record, state), []).append(state)
     return found
+
+
+def _is_told(record: Record, state: State) -> bool:
+    """Whether mq-bounce is to know: for the sender, or, of a failure that nobody asked to hear of, for
+    an account's count."""
+    assert record.envelope is not None
+    what = action(state)
+    counts = "auth" in record.envelope.via and state.recipient.sender is None
+    return what not in ("", "none") or what == "none" and counts
 
 
 def late(record: Record) -> list[State]:

@@ -5,9 +5,11 @@ No secret is looked at here: the client's lines go to mq-auth as they are, and i
 
 from __future__ import annotations
 
-from mqmail.base import log, xtext
+from mqmail.base import log, program, xtext
+from mqmail.base.waiter import Running
 from mqmail.control.throttles import UNKNOWN
 from mqmail.net.session import Session
+from mqmail.policy.accounts import take_refused
 from mqmail.xmtp.reply import Reply, facts_of, reply
 
 TYPE_CHECKING = False
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 SOCKET = "run/auth.sock"
 TIMEOUT = 60.0          # seconds for an answer: mq-auth makes clients wait that fail
 MOST_IDLE = 8
+MOST_TELLING = 100      # sessions that have ended and have something to tell; more are not heard
 _OF_THE_CLIENT = (501, 504, 534, 535, 538)      # refusals that are about what it said (RFC 4954)
 _DOWN = reply(454, "4.7.0", "logins cannot be checked now, try again later")
 _NOT_ASKED = reply(451, "4.3.2", "this account cannot be looked up now, try again later")
@@ -122,15 +125,16 @@ class AccountBook:
         self._connect = connect
         self._name = name
         self._idle: list[Session] = []
+        self._telling = 0
 
     async def ask(self, facts: Facts, **counts: int) -> Reply | None:
         """None when the login of *facts* may send so many more *messages*, *recipients*; else what to
         say. *refused*: so many recipients were refused for good."""
+        said = xtext.facts({"login": facts.login, "ip": facts.ip, "session": facts.session, **counts})
         session = await self._take()
         if session is None:
             return _NOT_ASKED
-        answer = await session.tell(xtext.facts({
-            "login": facts.login, "ip": facts.ip, "session": facts.session, **counts}))
+        answer = await session.tell(said)
         if answer is None:
             log.event("auth_unavailable", error=session.broken)
             return _NOT_ASKED
@@ -139,6 +143,18 @@ class AccountBook:
         else:
             session.close()
         return None if answer.code < 300 else answer if answer.code < 500 else _NOT_ASKED
+
+    def tell_refused(self, facts: Facts) -> None:
+        """When a session has ended: what has not been told. Under the event loop nobody waits."""
+        counts = take_refused(facts) if facts.login and self._telling < MOST_TELLING else {}
+        if counts:
+            self._telling += 1
+            Running(self.ask(facts, **counts), self._told)
+
+    def _told(self, _answer: Reply | None, error: BaseException | None) -> None:
+        self._telling -= 1
+        if error is not None:
+            program.bug(error)
 
     async def _take(self) -> Session | None:
         while self._idle:

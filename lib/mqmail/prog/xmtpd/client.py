@@ -56,6 +56,7 @@ class Client:
         facts.options = self._connect_set = self._session_set = self._message_set = self.listener.options
         facts.login = facts.mechanism = facts.certificate = facts.verb = facts.helo = ""
         facts.binding = b""
+        facts.refused = 0
         facts.early = facts.hasty = False
         facts.marks.clear()
         facts.ip, facts.port, facts.host, facts.uid = peer.ip, peer.port, peer.host, peer.uid

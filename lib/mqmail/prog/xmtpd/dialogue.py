@@ -95,6 +95,7 @@ class Dialogue(Message):
         """Nothing that was said before is believed (RFC 3207 section 4.2)."""
         facts = self.facts
         facts.verb = facts.helo = facts.login = facts.mechanism = ""
+        facts.refused = 0
         facts.said.pop("helo", None)
         self._session_set = self._connect_set
         self.forget_message()

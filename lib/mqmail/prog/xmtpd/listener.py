@@ -208,6 +208,7 @@ class Worker:
         def end(why: str) -> None:
             self._shares.end(name)
             handler.end(why)
+            self._tools.book.tell_refused(handler.facts)
             if self._tools.inflow is not None:
                 self._tools.inflow.end(handler.facts.session)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mqmail.base import log
 from mqmail.mail.address import BadAddress, parse_address
+from mqmail.policy.accounts import note_refused
 from mqmail.policy.stages import for_recipient, may_relay
 from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, NO_OPINION, REJECT, Verdict
 from mqmail.prog.xmtpd.client import Client, reply_of, shown
@@ -117,6 +118,7 @@ class Recipients(Client):
             if said.action == DISCARD:
                 self._thrown.add(rcpt.number)
         else:
+            note_refused(facts, answer)
             self.log("recipient_refused", ip=facts.ip, sender=shown(self.sender()),
                      recipient=rcpt.address, said=answer.said(), check=said.check, why=said.why)
         self.server.answer(rcpt, answer)

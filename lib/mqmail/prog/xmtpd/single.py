@@ -79,6 +79,7 @@ def _converse(stream: BlockingStream, found: settings.Settings, listener: Listen
         handler.offer()
     why = run(Session(stream, handler.server, handler).run())
     handler.end(why)
+    services.book.tell_refused(handler.facts)
     queue.close()
     services.close()
     return EXIT_TEMPORARY if why == "bug" else 0
