@@ -75,9 +75,9 @@ def test_a_failure_nobody_wants_to_hear_of_is_told_for_an_account_to_be_counted(
     member = Recipient("1", "remote", "bob@example.org", ("never",), "", sender)
     found = record.parse(lines.head(head, [member]))
     record.extend(found, lines.fail_line("1", 1732252900, "5.1.1"))
-    states = report.to_tell(found).get("alice@example.org", [])
-    assert ([report.parameters(found, state)[1][0] for state in states] == ["XACTION=none"]) is told
-    assert bool(report.to_tell(found)) is told
+    states = report.to_tell(found, False).get("alice@example.org", [])
+    assert ([report.parameters(found, state, 0.0)[1][0] for state in states] == ["XACTION=none"]) is told
+    assert bool(report.to_tell(found, False)) is told
 
 
 @pytest.mark.parametrize(("sender", "auth"), [("alice@example.org", True), ("owner@example.org", False)])
