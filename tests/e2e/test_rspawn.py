@@ -676,8 +676,8 @@ def test_a_worker_that_has_died_meanwhile_costs_nobody_anything(forgetful):
     with BadServer() as server:
         assert one_verdict(forgetful, server)[0] == 250
         wait_until(lambda: _sessions_with_workers(forgetful) == 1, "a session that is kept")
-        pid = forgetful.process.pid
-        for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        parent = forgetful.process.pid
+        for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
             if Path(f"/proc/{pid}/comm").read_text() == "mq-remote\n":
                 os.kill(int(pid), signal.SIGKILL)
         wait_until(lambda: _sessions_with_workers(forgetful) == 0, "the worker's end")

@@ -7,8 +7,11 @@ import time
 
 import pytest
 
+from mqmail.base.failure import Usage
 from mqmail.net import supervisor
+from mqmail.net.daemon import arguments
 from mqmail.net.supervisor import Daemon, Supervisor
+from mqmail.prog import mq_send
 
 SECONDS = 30
 
@@ -215,3 +218,11 @@ def test_systemd_hears_from_the_parent_alone(run, monkeypatch):
             return made.main(argv)
         return made.replace(main=main)
     assert "socket=None" in run(nosy).until("started")
+
+
+def test_what_mq_start_says_is_read_as_docopt_reads_it():
+    usage = mq_send.__doc__
+    short = arguments(usage, ["--home", "x", "--ready-fd", "7"])
+    assert short[:2] == arguments(usage, ["--ready-fd=7", "--home=x"])[:2] == ("x", 7)
+    with pytest.raises(Usage):
+        arguments(usage, ["--home", "x", "--ready-fd", "-7"])

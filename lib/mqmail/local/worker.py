@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
+IDLE = 60.0     # seconds without a call after which a worker that need not stay ends
+
+
 class Stop(BaseException):
     """TERM came, and this is a good place to end."""
 
@@ -84,24 +87,32 @@ class Worker:
         self._gate = Gate()
         self._stale = False
 
-    def serve(self, listener: unix.socket) -> None:
-        """Accept and converse until TERM."""
+    def serve(self, listener: unix.socket, stays: bool) -> None:
+        """Accept and converse until TERM or, unless it *stays*, until it has had no call for IDLE s."""
         signal.signal(signal.SIGTERM, self._gate.terminate)
         signal.signal(signal.SIGINT, lambda _number, _frame: None)      # programs would inherit SIG_IGN
         signal.signal(signal.SIGHUP, self._hang_up)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))    # blocked until now; inherited
-        listener.setblocking(True)
+        listener.settimeout(IDLE)       # by all alike: they share what this sets
         try:
-            while True:
-                with self._gate:
-                    fd, _ = listener._accept()  # type: ignore[attr-defined]
-                sock = unix.socket(fileno=fd)
-                if self._may_call(sock):
-                    self._converse(sock)
-                else:
-                    sock.close()
+            while self._answer(listener) or stays:
+                pass
         except Stop:
             pass
+
+    def _answer(self, listener: unix.socket) -> bool:
+        """Take one call; False: none came in time."""
+        try:
+            with self._gate:
+                fd, _ = listener._accept()  # type: ignore[attr-defined]
+        except TimeoutError:
+            return False
+        sock = unix.socket(fileno=fd)
+        if self._may_call(sock):
+            self._converse(sock)
+        else:
+            sock.close()
+        return True
 
     def _may_call(self, sock: unix.socket) -> bool:
         peer = unix.peer_of(sock)

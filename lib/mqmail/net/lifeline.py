@@ -11,22 +11,29 @@ import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 _SET, _GET, _NAME = 1, 2, 15        # <linux/prctl.h>
+_libc: list[Any] = []               # once it is needed; children that are forked share it
+
+
+def _prctl(option: int, argument: object) -> None:
+    import ctypes
+    if not _libc:
+        _libc.append(ctypes.CDLL(None))
+    _libc[0].prctl(option, argument, 0, 0, 0)
 
 
 def die_with_parent(parent: int) -> None:
     """Be killed when *parent*, which forked this process, ends; or now, if it has ended."""
-    import ctypes
-    ctypes.CDLL(None).prctl(_SET, int(signal.SIGKILL), 0, 0, 0)
+    _prctl(_SET, int(signal.SIGKILL))
     if os.getppid() != parent:      # it ended before we asked
         os._exit(111)
 
 
 def set_name(name: str) -> None:
     """What ps(1) calls this process: 15 octets. (/proc/self/comm is not ours once root is given up.)"""
-    import ctypes
-    ctypes.CDLL(None).prctl(_NAME, name.encode()[:15], 0, 0, 0)
+    _prctl(_NAME, name.encode()[:15])
 
 
 class kept:  # noqa: N801  reads as the statement it is
@@ -35,7 +42,7 @@ class kept:  # noqa: N801  reads as the statement it is
     def __enter__(self) -> None:
         import ctypes
         found = ctypes.c_int()
-        ctypes.CDLL(None).prctl(_GET, ctypes.byref(found), 0, 0, 0)
+        _prctl(_GET, ctypes.byref(found))
         self._parent = os.getppid() if found.value else 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

@@ -28,7 +28,7 @@ from mqmail.control.whose import find_account, find_mailbox
 from mqmail.local.plan import User
 from mqmail.local.service import Delivery, make_server
 from mqmail.local.warm import Warm
-from mqmail.local.worker import Worker
+from mqmail.local.worker import IDLE, Worker
 from mqmail.mail.address import local_of
 from mqmail.net import daemon
 from mqmail.net.blocking import over_socket
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 CONTROL = ("me", "users", "localusers", "detaildelimiter", "concurrencylocal")
 MAILBOX, LOCAL = "run/mailbox.sock", "run/local.sock"
-IDLE = 60.0             # seconds after which unused processes of accounts are ended
 
 
 def main(argv: list[str]) -> int:
@@ -76,12 +75,14 @@ def main(argv: list[str]) -> int:
         if number < count:
             local.close()
             become_owner(mail_owner()) if accounts is None else become_program("mq-local", accounts)
-            Mailboxes(control, CONTROL, callers).serve(mailbox)
+            Mailboxes(control, CONTROL, callers).serve(mailbox, stays=number == 0)
         else:
             mailbox.close()
-            Dispatcher(control, CONTROL, callers).serve(local)
+            Dispatcher(control, CONTROL, callers).serve(local, stays=False)
 
-    daemon.Workers("mq-lspawn", count + dispatchers, work).run(lambda: ready.announce(ready_fd))
+    wanted = {number: mailbox if number < count else local for number in range(1, count + dispatchers)}
+    workers = daemon.Workers("mq-lspawn", count + dispatchers, work, wanted=wanted)
+    workers.run(lambda: ready.announce(ready_fd))
     os.close(held)
     return 0
 

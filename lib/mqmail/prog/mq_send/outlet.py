@@ -30,6 +30,7 @@ PATIENCE = 10.0         # seconds a service may be away before jobs are handed b
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
 _ASKED_AT_ONCE = 100    # jobs without a body in one burst
 _CONNECT = 60.0
+REST = 30.0             # seconds that a session is kept unused
 STALLED = 60.0          # seconds in which no job ends, after which those that wait are handed back
 
 
@@ -47,7 +48,9 @@ class Outlet:
         self._remote = service.name == "remote"
         self._turns = Turns()
         self._traffic = Traffic(loop, service.name, self._turns, bring)
-        self._idle: list[Session] = []
+        self._idle: list[Session] = []      # the last used last
+        self._unused = 0            # how many of them nobody has used since somebody looked
+        self._resting = False       # somebody will look
         self._asking_soon = False
         self._opening = False
         self._away_since = 0.0
@@ -64,9 +67,28 @@ class Outlet:
 
     def close_idle(self) -> None:
         """Close the sessions nobody uses."""
-        idle, self._idle = self._idle, []
-        for session in idle:
+        self._close_first(len(self._idle))
+
+    def _close_first(self, count: int) -> None:
+        closed, self._idle = self._idle[:count], self._idle[count:]
+        for session in closed:
             session.close()
+
+    def _rest(self, session: Session) -> None:
+        """The session is not needed now."""
+        self._idle.append(session)
+        if not self._resting:
+            self._resting = True
+            self._unused = 0
+            self._loop.call_later(REST, self._look_at_idle)
+
+    def _look_at_idle(self) -> None:
+        """Close those that were not used: the service may need no process for them then."""
+        self._close_first(self._unused)
+        self._unused = len(self._idle)
+        self._resting = self._unused > 0
+        if self._resting:
+            self._loop.call_later(REST, self._look_at_idle)
 
     def submit(self, job: Job) -> Waiter:
         """Queue *job*; the Waiter comes when all its verdicts are in, or none will come."""
@@ -130,6 +152,7 @@ class Outlet:
     def _take_idle(self) -> Session | None:
         while self._idle:
             session = self._idle.pop()
+            self._unused = min(self._unused, len(self._idle))
             if session.alive():
                 return session
             session.close()
@@ -146,7 +169,7 @@ class Outlet:
         job = self._turns.take()
         self._traffic.put_off_down(job)
         if not job.states:
-            self._idle.append(session)
+            self._rest(session)
             self._turns.end(job)
             job.finish("", None)
             return
@@ -177,7 +200,7 @@ class Outlet:
         if error is not None or session.broken:
             session.close()
         else:
-            self._idle.append(session)
+            self._rest(session)
         for job in jobs:
             self._turns.end(job)
             self._traffic.ended(job)
@@ -208,7 +231,7 @@ class Outlet:
             if self._tries:
                 log.event("service_back", destination=self.name)
             self._tries, self._away_since, self._opening = 0, 0.0, False
-            self._idle.append(session)
+            self._rest(session)
             return self._pump()
         return self._away(error)
 
