@@ -80,8 +80,7 @@ def _new_password() -> str:
 def ask(prompt: str) -> str:
     """A password: from a terminal without echo, else a line of descriptor 0."""
     if os.isatty(0):
-        os.write(2, prompt.encode())
-        line = _without_echo()
+        line = _without_echo(prompt)
         os.write(2, b"\n")
     else:
         line = _line()
@@ -91,12 +90,14 @@ def ask(prompt: str) -> str:
         raise Permanent("the password is not UTF-8") from None
 
 
-def _without_echo() -> bytes:
+def _without_echo(prompt: str) -> bytes:
+    """A line. What is typed before the prompt is thrown away, and nothing behind it."""
     before = termios.tcgetattr(0)
     silent = termios.tcgetattr(0)
     silent[3] &= ~termios.ECHO
     termios.tcsetattr(0, termios.TCSAFLUSH, silent)
     try:
+        os.write(2, prompt.encode())
         return _line()
     finally:
         termios.tcsetattr(0, termios.TCSAFLUSH, before)
