@@ -42,6 +42,9 @@ class Dialogue:
     """Base of Server. A derived class has ``_dispatch(text, octets)``, ``_room_for_recipients()``
     and ``_takes_files()``."""
 
+    __slots__ = ("_at", "_buffer", "_errors", "_fds", "_limits", "_long", "_longest", "_mode", "_most",
+                 "_out", "_owed", "_spare", "_stray", "closed", "xmq")
+
     def __init__(self, limits: Limits, xmq: bool) -> None:
         self.closed = False
         self.xmq = xmq

@@ -47,9 +47,18 @@ class Reply:
             if len(line) <= longest - 2 and line.isascii() and line.isprintable() and line[-1] != " ":
                 return line.encode() + b"\r\n"
         lead = f"{self.code}-{self.status} " if self.status else f"{self.code}-"
+        if self._is_plain(longest - 2 - len(lead)):         # the other replies to EHLO
+            lines = [f"{lead}{line}\r\n" for line in self.lines]
+            return ("".join(lines[:-1]) + lines[-1].replace("-", " ", 1)).encode()
         lines = [(lead + clean(text)).rstrip(" ") for text in self.lines]
         lines[-1] = lines[-1][:3] + " " + lines[-1][4:]
         return b"".join([_cut(line, longest - 2) + b"\r\n" for line in lines])
+
+    def _is_plain(self, longest: int) -> bool:
+        """Whether no line has to be changed."""
+        text = "".join(self.lines)
+        return text.isascii() and text.isprintable() and all(
+            [0 < len(line) <= longest and line[-1] != " " for line in self.lines])
 
     def said(self) -> str:
         """``550 5.1.1 no such user``: for logs, records and reports."""

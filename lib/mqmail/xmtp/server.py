@@ -45,11 +45,15 @@ _AUTH_TOO_LONG = reply(500, "5.5.6", "authentication line too long")
 _NO_HOP = reply(502, "5.5.1", "XHOP is not offered")
 _NO_SESSION = reply(502, "5.5.1", "XSESSION is not offered")
 _EXTENDED = ("MAIL", "RCPT", "AUTH", "XCLIENT")     # verbs whose lines extensions make longer
+_MOST_OFFERS = 100
+_offers: dict[tuple[str, ...], tuple[tuple[str, ...], frozenset[str]]] = {}     # sessions share them
 _MECHANISM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
 class Server(Transfer):
     """One session. *kind* is "smtp" or "lmtp"; *extensions* are EHLO lines ("SIZE" is completed)."""
+
+    __slots__ = ("_authenticated", "_extended", "_extensions", "_mechanism", "_refused", "host")
 
     def __init__(self, kind: str, host: str, extensions: Sequence[str],
                  limits: Limits | None = None) -> None:
@@ -66,8 +70,13 @@ class Server(Transfer):
 
     def set_extensions(self, extensions: Sequence[str]) -> None:
         """What EHLO offers from now on."""
-        self._extensions = tuple(extensions)
-        self.words = frozenset([line.split(" ", 1)[0] for line in extensions])
+        lines = tuple(extensions)
+        found = _offers.get(lines)
+        if found is None:
+            if len(_offers) >= _MOST_OFFERS:
+                _offers.clear()
+            found = _offers[lines] = lines, frozenset([line.split(" ", 1)[0] for line in lines])
+        self._extensions, self.words = found
         self.xmq = "XMQ" in self.words
 
     def set_limits(self, limits: Limits) -> None:

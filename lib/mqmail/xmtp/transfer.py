@@ -24,6 +24,10 @@ _TOO_LARGE = reply(552, "5.3.4", "message too large")
 class Transfer(Dialogue):
     """Base of Server: a transaction and its body."""
 
+    __slots__ = ("_behind", "_check", "_chunk", "_decoder", "_failure", "_finals", "_idle", "_last",
+                 "_octets", "_offered", "_refusal", "_said", "_state", "_tagged", "accepted", "kind",
+                 "mail", "missed", "words")
+
     def __init__(self, kind: str, limits: Limits, xmq: bool) -> None:
         super().__init__(limits, xmq)
         self.kind = kind

@@ -34,7 +34,7 @@ class Recipients(Client):
     def forget_recipients(self) -> None:
         """A transaction begins or ends."""
         self._asked: list[events.Rcpt] = []         # RCPTs that are not answered yet
-        self._thrown: set[int] = set()              # numbers of those whose mail is thrown away
+        self._thrown: frozenset[int] = frozenset()  # numbers of those whose mail is thrown away
         self._message_set = self._session_set
         self.use_set(self._session_set)
 
@@ -116,7 +116,7 @@ class Recipients(Client):
             self.use_set(rules)
             facts.recipients.append(rcpt.address)
             if said.action == DISCARD:
-                self._thrown.add(rcpt.number)
+                self._thrown |= {rcpt.number}
         else:
             note_refused(facts, answer)
             self.log("recipient_refused", ip=facts.ip, sender=shown(self.sender()),
