@@ -215,6 +215,30 @@ def test_a_bad_file_is_trouble_until_it_is_mended():
     assert found.get("a")[0] == "2"
 
 
+def test_a_file_that_came_together_with_a_bad_one_is_used_when_that_is_gone():
+    found = maps()
+    make_cdb({"a": "cdb", "#words": "from"})
+    with open(SQLITE, "w", encoding="ascii") as file:
+        file.write("no database")
+    with pytest.raises(BadFile):
+        found.refresh()
+    assert found.get("a") is None
+    os.unlink(SQLITE)
+    assert found.refresh() == {"from"}
+    assert found.get("a") == ("cdb", CDB)
+
+
+def test_what_a_cdb_remembers_is_bounded(monkeypatch):
+    monkeypatch.setattr(cdb, "MOST_KNOWN", 3)
+    make_cdb({"a": "1", "long": "x" * 300})
+    table = cdb.Cdb(os.open(CDB, os.O_RDONLY), CDB)
+    for _ in range(2):
+        assert [table.get(key) for key in ("a", "b", "long", "c", "d", "e")] == [
+            "1", None, "x" * 300, None, None, None]
+        assert len(table._known) <= 3 and "long" not in table._known
+    table.close()
+
+
 def test_hash():
     """Of the format's text: 5381, then times 33 and xor for each octet."""
     assert cdb.hash_of(b"") == 5381

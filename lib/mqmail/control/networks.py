@@ -12,11 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MAPPED = 0xFFFF   # ::ffff:0:0/96 (RFC 4291 2.5.5.2)
+_MOST_KNOWN = 1000
+_known: dict[str, tuple[int, int]] = {}     # a client's address is looked at ten times in a session
 
 
 def parse_ip(text: str) -> tuple[int, int]:
     """(width in bits, number) of an address; an IPv4 address written as ``::ffff:a.b.c.d`` is an IPv4
     one, and a zone (``%eth0``) is dropped. Raises ValueError."""
+    found = _known.get(text)
+    if found is None:
+        found = _parse_ip(text)
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[text] = found
+    return found
+
+
+def _parse_ip(text: str) -> tuple[int, int]:
     try:
         if ":" not in text:
             return 32, int.from_bytes(inet_pton(AF_INET, text), "big")

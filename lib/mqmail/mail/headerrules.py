@@ -39,6 +39,7 @@ RULES = {
 _ONCE = frozenset((b"sender", b"reply-to", b"to", b"cc", b"bcc", b"message-id", b"in-reply-to",
                    b"references", b"subject"))
 _LISTS = (b"to", b"cc", b"reply-to")
+_ADDRESSED = ("from", "sender", "addresses")
 _CONTROL = bytes([*range(1, 9), 11, 12, *range(14, 32), 127])
 _MONTHS = frozenset("jan feb mar apr may jun jul aug sep oct nov dec".split())
 _DAYS = frozenset("mon tue wed thu fri sat sun".split())
@@ -55,8 +56,8 @@ def broken(header: bytes, utf8: bool, wanted: Collection[str], completes: bool =
         return [rule for rule in RULES if rule in found and rule in wanted]
     fields = read(lines)
     found.update(_of_fields(fields))
-    found.update([rule for rule in ("from", "sender", "addresses") if rule in wanted
-                  and _ADDRESSED[rule](fields)])
+    if any([rule in wanted for rule in _ADDRESSED]):
+        found.update(_of_addresses(fields))
     for rule, name in (("date", b"date"), ("messageid", b"message-id")):
         if completes and name not in fields:
             found.discard(rule)
@@ -184,7 +185,9 @@ def _without_comments(text: str) -> str:
 def _addresses(fields: Fields, name: bytes) -> int:
     """How many there are in the first field of *name*; -1 when that cannot be read, 0 without it, 1 of
     what is too long to be looked at."""
-    content = fields[name][0] if name in fields else b""
+    if name not in fields:
+        return 0
+    content = fields[name][0]
     if len(content) > MOST_PARSED:
         return 1
     try:
@@ -193,16 +196,11 @@ def _addresses(fields: Fields, name: bytes) -> int:
         return -1
 
 
-def _no_author(fields: Fields) -> bool:
-    return _addresses(fields, b"from") < 1
-
-
-def _no_sender(fields: Fields) -> bool:
-    return _addresses(fields, b"sender") != 1 if b"sender" in fields else _addresses(fields, b"from") > 1
-
-
-def _bad_list(fields: Fields) -> bool:
-    return any([_addresses(fields, name) < 0 for name in _LISTS])
-
-
-_ADDRESSED = {"from": _no_author, "sender": _no_sender, "addresses": _bad_list}
+def _of_addresses(fields: Fields) -> Iterator[str]:
+    authors = _addresses(fields, b"from")
+    if authors < 1:
+        yield "from"
+    if _addresses(fields, b"sender") != 1 if b"sender" in fields else authors > 1:
+        yield "sender"
+    if any([_addresses(fields, name) < 0 for name in _LISTS]):
+        yield "addresses"

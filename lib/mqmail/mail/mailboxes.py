@@ -14,6 +14,7 @@ MOST = 10_000            # addresses in one list
 _BLANK = " \t\r\n"
 _SPECIAL = "<>@,;:."
 _ATOM_ENDS = frozenset(_BLANK + _SPECIAL + '()[]"')
+_TO_BLANK = dict.fromkeys(map(ord, _ATOM_ENDS), " ")
 
 
 class BadList(ValueError):
@@ -70,6 +71,7 @@ class Hosts:
 def tokens(text: str) -> list[Token]:
     """The tokens of a list; blanks and comments are dropped. Raises BadList."""
     found, position = [], 0
+    atoms = text.translate(_TO_BLANK)
     while position < len(text):
         char, start = text[position], position
         if char in _BLANK:
@@ -82,7 +84,7 @@ def tokens(text: str) -> list[Token]:
         elif char in ")]":
             raise BadList(f"{char} without its beginning")
         else:
-            kind, word, position = _word(text, position)
+            kind, word, position = _word(text, atoms, position)
             found.append(Token(kind, word, start, position))
     return found
 
@@ -99,14 +101,24 @@ def _after_comment(text: str, position: int) -> int:
     raise BadList("a comment is not closed")
 
 
-def _word(text: str, position: int) -> tuple[str, str, int]:
-    """(kind, text, end) of the word that begins at *position*."""
-    out: list[str] = []
+def _word(text: str, atoms: str, position: int) -> tuple[str, str, int]:
+    """(kind, text, end) of the word that begins at *position*. *atoms* is *text* with blanks for what
+    ends an atom."""
     if text[position] == '"':
         return "w", *_until(text, position + 1, '"', "a quoted string is not closed")
     if text[position] == "[":
         inner, end = _until(text, position + 1, "]", "a domain literal is not closed")
         return "l", f"[{inner}]", end
+    end = atoms.find(" ", position)
+    word = text[position:end] if end >= 0 else text[position:]
+    if "\\" in word:
+        return "w", *_quoted_atom(text, position)
+    return "w", word, position + len(word)
+
+
+def _quoted_atom(text: str, position: int) -> tuple[str, int]:
+    """An atom with quoted pairs in it."""
+    out: list[str] = []
     while position < len(text) and text[position] not in _ATOM_ENDS:
         if text[position] == "\\":
             position += 1
@@ -114,7 +126,7 @@ def _word(text: str, position: int) -> tuple[str, str, int]:
         position += 1
     if position > len(text):
         raise BadList("a backslash at the end")
-    return "w", "".join(out), position
+    return "".join(out), position
 
 
 def _until(text: str, position: int, closing: str, problem: str) -> tuple[str, int]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LARGEST_VALUE = 8192        # octets
+MOST_KNOWN = 4096           # keys that are remembered, most of them not there
+LONGEST_KNOWN = 200         # characters of their values
 _TABLES = 256
 _HEADER = _TABLES * 8
 _PAIR = Struct("<II")
@@ -35,9 +37,11 @@ def hash_of(key: bytes) -> int:
 
 
 class Cdb:
-    """The file open at *fd*, which is ours then; *path* is for the texts of errors. Raises BadFile."""
+    """The file open at *fd*, which is ours then; *path* is for the texts of errors. Raises BadFile. What
+    was asked for is remembered: a cdb file never changes, another takes its place."""
 
     def __init__(self, fd: int, path: str) -> None:
+        self._known: dict[str, str | None] = {}
         self._fd = fd
         self._path = path
         try:
@@ -48,6 +52,16 @@ class Cdb:
 
     def get(self, key: str) -> str | None:
         """The value of *key*, None without one. Raises BadFile."""
+        if key in self._known:
+            return self._known[key]
+        found = self._look_up(key)
+        if found is None or len(found) <= LONGEST_KNOWN:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = found
+        return found
+
+    def _look_up(self, key: str) -> str | None:
         found = self._find(key.encode("utf-8", "surrogateescape"))
         try:
             return None if found is None else found.decode()

@@ -29,6 +29,7 @@ class Files:
 
     def __init__(self, name: str) -> None:
         self._files = [_File(f"{name}.{form}", form) for form in FORMS]
+        self._open: list[_File] | None = None       # those that are there; None: it is to be found out
         self.words: frozenset[str] = frozenset()
 
     def exist(self) -> bool:
@@ -37,13 +38,19 @@ class Files:
 
     def refresh(self) -> None:
         """Look for new and changed ones. Raises BadFile."""
-        if True in [file.refresh() for file in self._files]:
+        try:
+            changed = True in [file.refresh() for file in self._files]
+        except BadFile:
+            self._open = None
+            raise
+        if changed or self._open is None:
+            self._open = [file for file in self._files if file.table is not None]
             self.words = frozenset().union(*[file.words for file in self._files])
 
     def get(self, key: str) -> tuple[str, str] | None:
         """(value, path) of *key*; None without one. Raises BadFile."""
-        for file in self._files:
-            found = file.get(key)
+        for file in self._open or ():
+            found = file.table.get(key)     # type: ignore[union-attr]
             if found is not None:
                 return found, file.path
         return None
@@ -91,7 +98,7 @@ class _File:
         self._name = name
         self._form = form
         self.path = f"control/{name}"
-        self._map: Cdb | SqliteMap | None = None
+        self.table: Cdb | SqliteMap | None = None
         self._state: tuple[int, ...] | None = None
         self.words: frozenset[str] = frozenset()
 
@@ -113,7 +120,7 @@ class _File:
             return False
         self.close()
         if state is not None:
-            self._map = self._open()
+            self.table = self._open()
             self.words = self._read_words()
         self._state = state
         return True
@@ -132,18 +139,14 @@ class _File:
 
     def _read_words(self) -> frozenset[str]:
         try:
-            written = self.get(WORDS)
+            written = self.table.get(WORDS) if self.table is not None else None
         except BadFile:
             self.close()
             raise
         return ALL_WORDS if written is None else frozenset(written.split())
 
-    def get(self, key: str) -> str | None:
-        """Its value; None without one."""
-        return None if self._map is None else self._map.get(key)
-
     def close(self) -> None:
         """As if it were not there."""
-        if self._map is not None:
-            self._map.close()
-        self._map, self._state, self.words = None, None, frozenset()
+        if self.table is not None:
+            self.table.close()
+        self.table, self._state, self.words = None, None, frozenset()

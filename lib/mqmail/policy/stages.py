@@ -83,7 +83,16 @@ class Stages:
             if check in asked:          # by the option set before
                 continue
             asked.append(check)
-            said = await self._ask(check, facts)
+            try:
+                said = check.look(facts)
+                if not isinstance(said, Verdict):
+                    said = await said
+            except Exception as error:  # noqa: BLE001  one check's bug is temporary, and not the session's end
+                self._failed(check, error)
+                said = Verdict(LIMIT if check.limit else DEFER, _TROUBLE, why="bug")
+            if said is NO_OPINION:
+                continue
+            said = _signed(said, check)
             fields += said.fields
             recipients += said.recipients
             if said.options:
@@ -95,19 +104,13 @@ class Stages:
                 deferred = said
         return _note(stage, facts, deferred, fields, recipients)
 
-    async def _ask(self, check: Check, facts: Facts) -> Verdict:
-        """Its verdict, with its name."""
-        try:
-            said = check.look(facts)
-            if not isinstance(said, Verdict):
-                said = await said
-        except Exception as error:  # noqa: BLE001  one check's bug is temporary, and not the session's end
-            self._failed(check, error)
-            return Verdict(LIMIT if check.limit else DEFER, _TROUBLE, check.name, "bug")
-        if said.action == NEXT or said.check:
-            return said
-        return Verdict(said.action, said.reply, check.name, said.why, said.options, said.fields,
-                       said.recipients)
+
+def _signed(said: Verdict, check: Check) -> Verdict:
+    """With the name of who says it."""
+    if said.action == NEXT or said.check:
+        return said
+    return Verdict(said.action, said.reply, check.name, said.why, said.options, said.fields,
+                   said.recipients)
 
 
 def _in_order(checks: list[Check], wanted: tuple[str, ...] | None) -> tuple[Check, ...]:
@@ -122,7 +125,9 @@ def _in_order(checks: list[Check], wanted: tuple[str, ...] | None) -> tuple[Chec
 def _note(stage: str, facts: Facts, said: Verdict, fields: tuple[str, ...],
           recipients: tuple[tuple[str, Reply], ...]) -> Verdict:
     """*said* with all *fields* and *recipients*; kept if it is one that is looked at again."""
-    found = Verdict(said.action, said.reply, said.check, said.why, facts.options, fields, recipients)
+    found = said
+    if said is not NO_OPINION or fields or facts.options:
+        found = Verdict(said.action, said.reply, said.check, said.why, facts.options, fields, recipients)
     if stage != "rcpt":
         facts.said[stage] = found
     return found

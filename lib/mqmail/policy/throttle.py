@@ -30,6 +30,7 @@ PARTS = 8           # of a rate's time: what is older than that is forgotten par
 ALL = "all"         # under this name all sessions are counted
 _HAPPENING = 4 + PARTS      # cells: mark, when used, number of the newest part, PARTS + 1 counters
 _MOST = 0xFFFFFFFF
+_MOST_PLACES = 1000
 
 
 class _Slots:
@@ -41,9 +42,18 @@ class _Slots:
         self.width = width
         self._groups = len(cells) // (width * GROUP)
         self._seed = seed
+        self._places: dict[str, tuple[int, range]] = {}     # of names of late: a session wants one often
 
     def place(self, name: str) -> tuple[int, range]:
         """The mark of *name*, and where the slots of its group begin."""
+        found = self._places.get(name)
+        if found is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            found = self._places[name] = self._find_place(name)
+        return found
+
+    def _find_place(self, name: str) -> tuple[int, range]:
         hashed = blake2b(name.encode(), digest_size=12, key=self._seed).digest()
         cells = GROUP * self.width
         first = int.from_bytes(hashed[4:], "big") % self._groups * cells
