@@ -18,6 +18,8 @@ Environment:
                        default if the disk's file system has none and root asks. Without a journal
                        fsync of a directory costs next to nothing, so figures look too good
   BENCH_POSTFIX=1      put Postfix under the same loads in turn, from a configuration of its own (root)
+  BENCH_ONLY=LIST      these sections alone: disk (with memory, start-up, loads, relay), idle, tls, slow,
+                       policy (these four are xmtpd's), mailing, dead, flushes, waiting, journal
   BENCH_GENERATOR=own  generate loads with bench/generator.py even if smtp-source is installed
 
 What the figures are:
@@ -31,6 +33,18 @@ What the figures are:
                loopback, at most 50 deliveries at a time. Senders use their sessions again; "reuse":
                mqmail does so with its sessions to the sink (control/remotesessions), Postfix with its
                connection cache. delivered/s: until the sink has counted the last.
+  idle         PSS of all programs, and xmtpd's part of it, with idle sessions on one listener; their
+               clients are processes that do not count.
+  tls          xmtpd's TLS sessions beside those of a bare server that knows Python's ssl alone, with the
+               same certificate (P-256), settings and words; four clients have one session at a time.
+               resumed: sessions that the server has known again. CPU: as with loads.
+  slow         10 sessions send mail while 500 other clients say one octet a second, a third each in a
+               command, in DATA and in the handshake; in turns without and with them. change: median of
+               the pairs; what the turns without them differ by is noise.
+  policy       CPU as with loads, by 10 sessions from an address that is a stranger's, each message of
+               another sender; without checks (checks=none) and with all of control/access (cdb), lists
+               in DNS and SPF (answers cached; nsd is asked), senders' domains, throttles, verified
+               recipients, header rules; in turns. more: median of the pairs.
   mailing      one message to 1000 recipients in 100 domains whose MX are the same ten hosts, ten
                smtp-sinks with a zone in nsd: transactions and connections that the sinks have counted.
   down         messages that are all due for one closed port, and the connect calls to it, counted by
@@ -63,6 +77,7 @@ sys.path.insert(0, f"{ROOT}/lib")
 
 import dead  # noqa: E402
 import disk  # noqa: E402
+import face  # noqa: E402
 import flushes  # noqa: E402
 import idle  # noqa: E402
 import load  # noqa: E402
@@ -95,16 +110,22 @@ class Bench:
         options = self._options
         where = disk.mount_of(self._top)
         self._introduce(where)
-        self._place("disk", self._top, alone=True)
-        self._part("mailing", "A mailing to domains that share MX hosts",
-                   lambda: mailing.measure(self._scratch()), report.mailing)
-        self._part("dead", "Messages waiting for a host that is down",
-                   lambda: dead.measure(self._scratch(), options.dead), report.dead)
-        self._part("flushes", "Flushes to disk per message, by program",
-                   lambda: flushes.measure(self._scratch(), self._generator), report.flushes)
-        self._part("waiting", f"Started again with {options.records} messages waiting", self._waiting,
-                   report.waiting)
-        if options.journal or (options.journal is None and where.journal is False and os.geteuid() == 0):
+        if options.wants("disk"):
+            self._place("disk", self._top, alone=True)
+        for part in face.parts(self._scratch, self._generator, options, progress):
+            self._section(*part)
+        self._section("mailing", "A mailing to domains that share MX hosts",
+                      lambda: mailing.measure(self._scratch()), report.mailing)
+        self._section("dead", "Messages waiting for a host that is down",
+                      lambda: dead.measure(self._scratch(), options.dead), report.dead)
+        self._section("flushes", "Flushes to disk per message, by program",
+                      lambda: flushes.measure(self._scratch(), self._generator), report.flushes)
+        self._section("waiting", f"Started again with {options.records} messages waiting", self._waiting,
+                      report.waiting)
+        journal = options.journal
+        if journal is None:
+            journal = where.journal is False and os.geteuid() == 0
+        if journal and options.wants("journal"):
             self._journal()
 
     def _introduce(self, where: disk.Mount) -> None:
@@ -222,6 +243,11 @@ class Bench:
         path = f"{directory or self._top}/{self._places}"
         os.mkdir(path, 0o755)
         return path
+
+    def _section(self, name: str, title: str, measure: Callable[[], Any],
+                 text: Callable[[Any], str]) -> None:
+        if self._options.wants(name):
+            self._part(name, title, measure, text)
 
     def _part(self, name: str, title: str, measure: Callable[[], Any], text: Callable[[Any], str],
               into: dict[str, Any] | None = None) -> None:

@@ -1,8 +1,9 @@
 """A load of SMTP sessions, for hosts without Postfix's smtp-source(1), which has the same options.
 
-Usage: generator.py [-d] -s SESSIONS -m MESSAGES -l LENGTH -f FROM -t TO HOST:PORT
+Usage: generator.py [-d] [-b ADDRESS] -s SESSIONS -m MESSAGES -l LENGTH -f FROM -t TO HOST:PORT
 
--d keeps a session for many messages; without it each message has a session of its own.
+-d keeps a session for many messages; without it each message has a session of its own. -b (which
+smtp-source does not have) is the address that they come from. A * in FROM is another number each time.
 """
 
 from __future__ import annotations
@@ -22,21 +23,23 @@ class Plan:
     def __init__(self, messages: int, length: int, sender: str, recipient: str, reuse: bool) -> None:
         self.left = messages
         self.reuse = reuse
-        self._transaction = [(f"MAIL FROM:<{sender}>\r\n".encode(), b"250"),
-                             (f"RCPT TO:<{recipient}>\r\n".encode(), b"250"),
-                             (b"DATA\r\n", b"354"),
-                             (make_message(length, sender, recipient) + b".\r\n", b"250")]
+        self._sender = sender
+        self._rest = [(f"RCPT TO:<{recipient}>\r\n".encode(), b"250"), (b"DATA\r\n", b"354"),
+                      (make_message(length, sender, recipient) + b".\r\n", b"250")]
 
     def dialogue(self) -> Iterator[tuple[bytes, bytes]]:
         """One session: what to send, and the reply code that must come."""
-        self.left -= 1
         yield b"", b"220"
         yield b"HELO client.example.net\r\n", b"250"
-        yield from self._transaction
+        yield from self._transaction()
         while self.reuse and self.left > 0:
-            self.left -= 1
-            yield from self._transaction
+            yield from self._transaction()
         yield b"QUIT\r\n", b"221"
+
+    def _transaction(self) -> Iterator[tuple[bytes, bytes]]:
+        self.left -= 1
+        yield f"MAIL FROM:<{self._sender.replace('*', str(self.left))}>\r\n".encode(), b"250"
+        yield from self._rest
 
 
 def make_message(length: int, sender: str, recipient: str) -> bytes:
@@ -57,8 +60,8 @@ def complete(reply: bytes) -> bool:
 class Session:
     """A connection and where it is in its dialogue."""
 
-    def __init__(self, address: tuple[str, int], plan: Plan) -> None:
-        self.socket = socket.create_connection(address, SECONDS)
+    def __init__(self, address: tuple[str, int], source: str, plan: Plan) -> None:
+        self.socket = socket.create_connection(address, SECONDS, (source, 0) if source else None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._steps = plan.dialogue()
         self._expected = next(self._steps)[1]
@@ -81,12 +84,12 @@ class Session:
         return bool(command)
 
 
-def run(address: tuple[str, int], sessions: int, plan: Plan) -> None:
+def run(address: tuple[str, int], source: str, sessions: int, plan: Plan) -> None:
     """Send all, in at most so many sessions at once. OSError when anything is refused."""
     with selectors.DefaultSelector() as selector:
         def begin() -> None:
             if plan.left > 0:
-                session = Session(address, plan)
+                session = Session(address, source, plan)
                 selector.register(session.socket, selectors.EVENT_READ, session)
 
         for _ in range(sessions):
@@ -105,7 +108,7 @@ def run(address: tuple[str, int], sessions: int, plan: Plan) -> None:
 def main(arguments: list[str]) -> int:
     """0, or 1 when something was refused or the command line is wrong."""
     try:
-        pairs, where = getopt.getopt(arguments, "ds:m:l:f:t:")
+        pairs, where = getopt.getopt(arguments, "db:s:m:l:f:t:")
         options = dict(pairs)
         host, _, port = where[0].rpartition(":")
         plan = Plan(int(options["-m"]), int(options["-l"]), options["-f"], options["-t"],
@@ -115,7 +118,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 1
     try:
-        run(address, sessions, plan)
+        run(address, options.get("-b", ""), sessions, plan)
     except OSError as error:
         print(f"generator: {error}", file=sys.stderr)
         return 1

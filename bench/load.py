@@ -37,17 +37,20 @@ class Target(Protocol):
 
 
 class Generator:
-    """smtp-source when it is installed, else our own; *own* takes that anyway."""
+    """smtp-source when it is installed, else our own; *own* takes that anyway. *source*: the address to
+    send from, which only our own can choose. *sender*: MAIL's."""
 
-    def __init__(self, own: bool) -> None:
+    def __init__(self, own: bool, source: str = "", sender: str = "sender@client.example.net") -> None:
         found = None if own else shutil.which("smtp-source", path=f"{os.environ['PATH']}:/usr/sbin")
         self.words = [found, "-M", "client.example.net"] if found else [sys.executable, OWN]
+        self.words += ["-b", source] if source else []
         self.name = "Postfix's smtp-source" if found else "bench/generator.py"
+        self._sender = sender
 
     def send(self, target: Target, sessions: int, reuse: bool, messages: int) -> float:
         """Send; the seconds it took. Trouble when anything is refused."""
         command = [*self.words, "-s", str(sessions), "-m", str(messages), "-l", str(LENGTH),
-                   "-f", "sender@client.example.net", "-t", target.recipient, *(["-d"] * reuse),
+                   "-f", self._sender, "-t", target.recipient, *(["-d"] * reuse),
                    f"127.0.0.1:{target.port}"]
         start = time.monotonic()
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -60,11 +63,7 @@ class Generator:
 def measure(generator: Generator, target: Target, sessions: int, reuse: bool,
             seconds: float) -> dict[str, Any]:
     """Figures of one load that takes about *seconds*, after a warm-up that says how many messages."""
-    warm = max(50, 4 * sessions)
-    started = time.monotonic()
-    send_all(generator, target, sessions, reuse, warm)
-    rate = warm / (time.monotonic() - started)
-    messages = max(FEWEST, int(rate * seconds * SHARE) // 100 * 100)
+    messages = enough(generator, target, sessions, reuse, seconds)
     time.sleep(SETTLE)
     before, idle_before = procs.look(target.pid), procs.idle()
     accepted, finished = send_all(generator, target, sessions, reuse, messages)
@@ -74,6 +73,15 @@ def measure(generator: Generator, target: Target, sessions: int, reuse: bool,
     result = figures(messages, accepted, finished, before, after)
     result["idle"] = (idle_after[0] - idle_before[0]) / max(1, idle_after[1] - idle_before[1])
     return result
+
+
+def enough(generator: Generator, target: Target, sessions: int, reuse: bool, seconds: float) -> int:
+    """How many messages take about *seconds*, by a warm-up."""
+    warm = max(50, 4 * sessions)
+    started = time.monotonic()
+    send_all(generator, target, sessions, reuse, warm)
+    rate = warm / (time.monotonic() - started)
+    return max(FEWEST, int(rate * seconds * SHARE) // 100 * 100)
 
 
 def send_all(generator: Generator, target: Target, sessions: int, reuse: bool,

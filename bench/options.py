@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+SECTIONS = ("disk", "idle", "tls", "slow", "policy", "mailing", "dead", "flushes", "waiting", "journal")
+
 
 @dataclass(frozen=True)
 class Options:
     """*journal* is None when the disk decides; *seconds* of one load, *disk_seconds* of one look at the
-    disk; *runs* of each program; *dead*: messages for a host that is down."""
+    disk, *face_seconds* of one turn at xmtpd; *runs* of each program; *dead*: messages for a host that
+    is down; *entries* of an access map. *only*: the sections that are wanted, None for all."""
 
     directory: str
     records: int
@@ -20,6 +23,13 @@ class Options:
     disk_seconds: float
     runs: int
     dead: int
+    face_seconds: float
+    entries: int
+    only: frozenset[str] | None
+
+    def wants(self, section: str) -> bool:
+        """Whether it is to be measured."""
+        return self.only is None or section in self.only
 
 
 def read_options(environment: Mapping[str, str]) -> Options:
@@ -40,7 +50,17 @@ def read_options(environment: Mapping[str, str]) -> Options:
         seconds=1.0 if quick else 5.0,
         disk_seconds=0.5 if quick else 2.0,
         runs=20 if quick else 30,
-        dead=1000 if quick else 10000)
+        dead=1000 if quick else 10000,
+        face_seconds=1.0 if quick else 2.5,
+        entries=100_000 if quick else 1_000_000,
+        only=_sections(environment.get("BENCH_ONLY", "")))
+
+
+def _sections(text: str) -> frozenset[str] | None:
+    words = frozenset(text.replace(",", " ").split())
+    if not words.issubset(SECTIONS):
+        raise ValueError(f"BENCH_ONLY is some of {' '.join(SECTIONS)}, not {text}")
+    return words or None
 
 
 def _switch(environment: Mapping[str, str], name: str) -> bool | None:

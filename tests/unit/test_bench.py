@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mqmail.control import access, lines
 from mqmail.queue import ids, record
 from support.programs import need
 
@@ -146,9 +147,16 @@ def test_options_have_defaults_and_quick_ones():
     assert read({"BENCH_QUICK": "1", "BENCH_JOURNAL": "1"}).journal is True
 
 
+def test_sections_are_chosen():
+    read = module("options").read_options
+    assert all([read({}).wants(name) for name in module("options").SECTIONS])
+    chosen = read({"BENCH_ONLY": "tls, slow"})
+    assert [name for name in module("options").SECTIONS if chosen.wants(name)] == ["tls", "slow"]
+
+
 @pytest.mark.parametrize("name, value", [
     ("BENCH_RECORDS", "1_000"), ("BENCH_RECORDS", "-1"), ("BENCH_QUICK", "yes"),
-    ("BENCH_GENERATOR", "swaks")])
+    ("BENCH_GENERATOR", "swaks"), ("BENCH_ONLY", "tls,memory")])
 def test_a_wrong_environment_is_refused(name, value):
     with pytest.raises(ValueError, match=name):
         module("options").read_options({name: value})
@@ -284,6 +292,86 @@ def test_what_other_hosts_saw_is_printed_beside_the_fewest():
         {"messages": 1000, "attempts": 3, "put_off": 1000, "seconds": 1.0})
 
 
+# --- xmtpd ---
+
+def test_a_process_beside_us_says_that_it_is_ready_and_ends_with_us():
+    forks = module("forks")
+
+    def hold(ready, word):
+        ready()
+        threading.Event().wait()
+
+    with forks.Beside(hold, "a word") as beside:
+        beside.wait()
+        os.kill(beside.pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(beside.pid, 0)
+    with forks.Beside(lambda _ready: None) as ended, pytest.raises(forks.Trouble, match="failed"):
+        ended.wait()
+
+
+def test_an_access_map_has_as_many_keys_as_it_has_lines():
+    made = module("policy").access_lines(10_000)
+    parsed = lines.parse("access", "".join(made).encode(), access.parse_access, "")
+    assert len(parsed.entries) == 10_000
+    assert parsed.words >= {"connect", "from", "to"}
+
+
+def test_a_bare_tls_server_is_shaken_hands_with_and_knows_sessions_again(tmp_path):
+    need("openssl")
+    handshakes, clients, system = module("handshakes"), module("clients"), module("system")
+    certificate, key = clients.make_certificate(str(tmp_path))
+    for later, shake in ((False, handshakes.shake_first), (True, handshakes.shake_later)):
+        port = system.free_port()
+        with module("forks").Beside(handshakes.serve, port, certificate, key, later) as server:
+            server.wait()
+            assert handshakes._one_by_one(shake, port, True, 3) == (3, 2)
+            assert handshakes._one_by_one(shake, port, False, 2) == (2, 0)
+            assert len(module("procs").look(server.pid)) == 2
+
+
+def test_a_slow_client_says_an_octet_at_a_time_and_comes_back():
+    heard, over = [], threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def serve_twice():
+            for octets in (3, 1):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(b"220 mx\r\n")
+                    heard.append(b"".join([connection.recv(1) for _ in range(octets)]))
+                    assert octets == 3 or over.wait(30)
+
+        server = threading.Thread(target=serve_twice)
+        server.start()
+        client = module("slow").Slow(lambda _sock, _recipient: b"xy", listener.getsockname()[1], "")
+        while len(heard) < 2:
+            client.say()
+        over.set()
+        server.join(30)
+        client.close()
+    assert heard == [b"xyx", b"x"]
+
+
+def test_what_is_asked_of_xmtpd_stands_beside_what_it_does():
+    face = module("face")
+    text = face.idle_text([{"secure": True, "sessions": 2000, "rest_kib": 1024, "total_kib": 2048,
+                            "xmtpd_kib": 512, "each_kib": 0.5, "asked_mib": 150}])
+    assert " ".join(text.splitlines()[1].split()) == "TLS 2000 1.00 2.00 below 150 0.50 0.50"
+    found = [{"server": name, "how": "STARTTLS", "resume": False, "sessions": 9, "reused": 0,
+              "per_s": 1.0, "cpu_ms": 1.0, "per_cpu_s": rate}
+             for name, rate in (("ssl alone", 100.0), ("xmtpd", 60.0))]
+    module("handshakes")._compare(found)
+    assert [one["ratio"] for one in found] == [1.0, 0.6]
+    assert "0.60\n  asked: at least 0.50" in face.tls_text(found)
+    text = face.slow_text({"sessions": 10, "messages": 9, "without_per_s": [100.0, 110.0],
+                           "with_per_s": [99.0], "change": -0.05, "noise": 0.1})
+    assert "without them: 100, 110; with them: 99\n  change: -5% (asked: at most 10%)" in text
+    load = {"cpu_ms": 2.0, "by_program": {"xmtpd": {"user_ms": 0.3, "system_ms": 0.1}}}
+    assert "1000 entries in control/access.cdb; asked: at most 0.30 ms more" in face.policy_text(
+        [{"sessions": 10, "reuse": True, "off": load, "on": load, "more_ms": 0.1, "each_ms": [0.1],
+          "entries": 1000}])
+
+
 # --- the load generator ---
 
 def test_replies_of_several_lines_are_awaited():
@@ -313,6 +401,18 @@ def serve(listener, sessions, heard):
 def _say(file, text):
     file.write(text + b"\r\n")
     file.flush()
+
+
+def test_the_generator_can_come_from_another_address_with_other_senders():
+    plan = module("generator").Plan(2, 100, "s*@b.example", "c@d.example", True)
+    assert [said for said, _ in plan.dialogue() if said.startswith(b"MAIL")] == [
+        b"MAIL FROM:<s1@b.example>\r\n", b"MAIL FROM:<s0@b.example>\r\n"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        session = module("generator").Session(listener.getsockname(), "127.0.0.2", plan)
+        connection, where = listener.accept()
+        session.socket.close()
+        connection.close()
+    assert where[0] == "127.0.0.2"
 
 
 @pytest.mark.parametrize("reuse, sessions, commands", [
