@@ -9,9 +9,11 @@ import pytest
 
 from mqmail.control import reader
 from mqmail.prog.xmtpd.inflow import CONTROL, Together, Watch
-from mqmail.queue.load import LOOKS, Load
+from mqmail.queue import load
+from mqmail.queue.load import LOOKS, PATH, Count
 from support.daemons import make_home, start
-from support.home import SECONDS
+from support.home import SECONDS, wait_until
+from support.systemhome import Acting, SystemHome
 
 pytestmark = pytest.mark.e2e
 
@@ -74,14 +76,13 @@ def fill(home, each):
 
 def test_what_waits_is_estimated(home, monkeypatch):
     monkeypatch.chdir(home)
-    load = Load()
-    assert load.waiting() == 0
+    count = Count()
+    assert count.waiting() == 0
     fill(home, 2)
-    assert load.waiting() == 512
+    assert count.waiting() == 512
     for path in home.glob("queue/new/?5/*"):
         path.unlink()
-    assert sum([load.waiting() for _ in range(LOOKS)]) == 480 * LOOKS     # all are looked at in turn
-    assert load.free() > 0
+    assert sum([count.waiting() for _ in range(LOOKS)]) == 480 * LOOKS    # all are looked at in turn
 
 
 @pytest.fixture
@@ -91,13 +92,14 @@ def loop():
     loop.close()
 
 
-def test_a_queue_that_cannot_be_looked_into_is_logged_once(home, loop, monkeypatch, capfd):
+@pytest.mark.parametrize("wrong", ["0\n", "000000x00001\n", ""])
+def test_a_load_that_cannot_be_read_is_logged_once(home, loop, monkeypatch, capfd, wrong):
     monkeypatch.chdir(home)
     watch = Watch(loop, reader.load(".", CONTROL))
-    os.rename("queue", "elsewhere")
+    (home / PATH).write_text(wrong)
     watch._look()
     watch._look()
-    os.rename("elsewhere", "queue")
+    (home / PATH).write_text("000000000001\n")
     watch._look()
     assert capfd.readouterr().err.count("event=load_unknown") == 1
 
@@ -108,6 +110,7 @@ def test_xmtpd_feels_a_queue_that_is_behind(home, loop, monkeypatch, capfd):
     watch = Watch(loop, reader.load(".", CONTROL))
     assert watch.pressure.stage == 0
     fill(home, 4)
+    Count().tell()
     watch._look()
     assert (watch.pressure.stage, round(watch.pressure.share, 3)) == (3, 0.1)
     (home / "control/minfree").write_text("1000000G\n")
@@ -117,6 +120,22 @@ def test_xmtpd_feels_a_queue_that_is_behind(home, loop, monkeypatch, capfd):
     logged = capfd.readouterr().err
     assert "event=pressure prog=mqmail stage=refuse waiting=1024 free=" in logged
     assert "space=low" in logged
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for root")
+def test_xmtpd_of_a_system_home_feels_it_too(new_home):
+    home = new_home("alice", kind=SystemHome)
+    daemon = start("mq-queue", home.path)
+    try:
+        fill(home.path, 1)
+        wait_until(lambda: (home.path / PATH).read_text() == f"{256:012}\n", "mq-queue has counted")
+        assert Acting(home, "xmtpd").do(load.told) == 256
+        os.rename(home.path / "run/queue", home.path / "run/elsewhere")     # a home of an older version
+        fill(home.path, 2)
+        daemon.wait_for("event=load_unknown")
+        assert Acting(home, "xmtpd").do(load.told) == 0
+    finally:
+        daemon.kill()
 
 
 def test_processes_count_together_and_start_with_nothing():

@@ -117,6 +117,8 @@ PLACES = (
     Place("run/auth/*", FILE, "mq-auth", "mq-auth", 0o600, 0o600),
     Place("run/remote", DIRECTORY, "mq-rspawn", "mq-rspawn", 0o700, 0o700, True),
     Place("run/remote/*", FILE, "mq-rspawn", "mq-rspawn", 0o600, 0o600),
+    Place("run/queue", DIRECTORY, "mq-queue", "xmtpd", 0o2750, 0o700, True),
+    Place("run/queue/*", FILE, "mq-queue", "xmtpd", 0o640, 0o640),
     Place("run/*", FILE, ROOT, ROOT, 0o600, 0o600, False, "locks"),
     Place("mail", DIRECTORY, "mq-local", "mq-local", 0o751, 0o751, True),
     Place("mail/*", DIRECTORY, "mq-local", "mq-resolve", 0o710, 0o700, False, "virtual mailboxes"),

@@ -31,7 +31,7 @@ from mqmail.net.service import Service, refuse_caller
 from mqmail.net.stream import Deadlines
 from mqmail.net.trigger import Trigger
 from mqmail.policy.pressure import Floor
-from mqmail.queue import incoming, lines, paths
+from mqmail.queue import incoming, lines, load, paths
 from mqmail.queue.record import Envelope, Recipient
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import Reply, reply
@@ -95,6 +95,8 @@ class Worker:
         self.loop: asyncio.AbstractEventLoop = daemon.new_loop()
         service = Service(self.loop, Deadlines(self.loop), self._listener, self._session, most=5000)
         self._resend()
+        if self.number == 0:
+            self._count(load.Count())
         daemon.run_loop(self.loop, lambda stopped: service.stop(10.0, stopped), self._reload)
 
     def _reload(self) -> None:
@@ -146,6 +148,18 @@ class Worker:
         if self._trigger.kept:
             self._trigger.send([])
         self.loop.call_later(0.05 if self._trigger.kept else 0.5, self._resend)
+
+    def _count(self, count: load.Count, failed: bool = False) -> None:
+        """One of the processes tells xmtpd how much waits, every second."""
+        try:
+            count.tell()
+        except OSError as error:
+            if not failed:
+                log.event("load_unknown", error=str(error))
+            failed = True
+        else:
+            failed = False
+        self.loop.call_later(load.EVERY, self._count, count, failed)
 
     def space_for(self, size: int) -> Reply | None:
         """A refusal when the disk has too little left: below minfree acceptance stops, until there is

@@ -175,7 +175,7 @@ def _steps(request: Request) -> Iterator[str]:
         yield from make_accounts(accounts)
         system = System(accounts)
     for name, mode in (("queue", 0o750), ("run", 0o755), ("run/auth", 0o700),
-                       ("run/remote", 0o700), ("mail", 0o751)):
+                       ("run/remote", 0o700), ("run/queue", 0o700), ("mail", 0o751)):
         yield from _directory(name, mode, system)
     yield from _queue_directories(system)
     yield from _me(request.me, own)

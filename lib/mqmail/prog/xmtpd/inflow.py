@@ -6,12 +6,13 @@ import os
 import time
 
 from mqmail.base import log
+from mqmail.base.failure import BadFile
 from mqmail.base.waiter import Waiter
 from mqmail.net.shared import Shared
 from mqmail.policy import inflow
 from mqmail.policy.pressure import NAMES, Pressure
 from mqmail.policy.throttle import Happenings, Sessions, Throttle
-from mqmail.queue.load import Load
+from mqmail.queue import load, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 CONTROL = ("throttles", "pressure", "minfree", "okfree", "concurrencyincoming")
 HAPPENINGS = 1 << 17        # names of which rates are known: 6 MB once so many have come
-EVERY = 1.0                 # seconds between two looks at the queue
 
 
 class Together:
@@ -44,23 +44,22 @@ class Together:
 
 
 class Watch:
-    """Looks at the queue every second. *control* is replaced on reload."""
+    """Looks every second at what waits and at the disk. *control* is replaced on reload."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, control: Control) -> None:
         self.control = control
         self.pressure = Pressure()
         self._loop = loop
-        self._load = Load()
         self._failed = False
         self._look()
 
     def _look(self) -> None:
-        self._loop.call_later(EVERY, self._look)
+        self._loop.call_later(load.EVERY, self._look)
         before = self.pressure.stage, self.pressure.low
         control = self.control
         try:
-            waiting, free = self._load.waiting() if control.pressure.full else 0, self._load.free()
-        except OSError as error:
+            waiting, free = load.told() if control.pressure.full else 0, paths.space()[0]
+        except (OSError, BadFile) as error:
             if not self._failed:
                 log.event("load_unknown", error=str(error))
             self._failed = True
