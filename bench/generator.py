@@ -44,7 +44,9 @@ class Plan:
 
 def make_message(length: int, sender: str, recipient: str) -> bytes:
     """A message of *length* bytes, or a little more, with CRLF line ends."""
-    head = f"From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: a message for measuring\r\n\r\n".encode()
+    head = (f"From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: a message for measuring\r\n"
+            "Date: Sun, 22 Nov 2026 08:20:00 +0000\r\nMessage-ID: <m@client.example.net>\r\n"
+            "\r\n").encode()
     line = b"X" * 78 + b"\r\n"
     return head + line * max(1, -(-(length - len(head)) // len(line)))
 

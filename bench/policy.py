@@ -19,7 +19,7 @@ from system import ME, ROOT, System
 sys.path.append(f"{ROOT}/tests")
 
 SESSIONS = 10
-PAIRS = 3               # of turns without policy and with it
+PAIRS = 4               # of turns without policy and with it
 SOURCE = "127.0.0.2"    # 127.0.0.1 is this host, which is asked nothing
 SENDER = "sender*@test"     # of nsd's zone, another one each time
 ON, OFF = "on", "off"

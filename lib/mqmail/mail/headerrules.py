@@ -174,6 +174,8 @@ def _is_zone(text: str) -> bool:
 
 def _without_comments(text: str) -> str:
     """Blanks for ``(…)``, which may hold each other."""
+    if "(" not in text:
+        return text[:1000]
     depth, kept = 0, []
     for char in text[:1000]:
         depth += char == "("

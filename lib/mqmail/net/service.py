@@ -79,12 +79,13 @@ class Service:
         return len(self._open)
 
     def _accept(self) -> None:
+        listener = self._listener
         for _ in range(self._batch):
             try:
-                fd, _ = self._listener._accept()  # type: ignore[attr-defined]
+                fd, _ = listener._accept()  # type: ignore[attr-defined]
             except OSError as error:
                 return self._accept_failed(error)
-            sock = socket(fileno=fd)
+            sock = socket(listener.family, listener.type, listener.proto, fd)
             sock.setblocking(False)
             if sock.family != AF_UNIX:
                 sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
