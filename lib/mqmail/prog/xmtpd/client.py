@@ -41,7 +41,7 @@ class Client:
         self.facts = Facts(session, listener.role, listener.place)
         self._settled = False                       # it is who it is: XCLIENT is not listened to
         self._auth_known = auth
-        self._via = ""                              # the XVIA parameter
+        self._via: dict[bool, str] = {}             # XVIA parameters, by whether it may relay
         self.logs = True                            # whether the usual is logged
         host = settings.control.smtpgreeting.split(" ", 1)[0]
         self.kind = "lmtp" if listener.role == "lmtp" else "smtp"
@@ -75,7 +75,7 @@ class Client:
         self.server.set_limits(Limits(control.databytes if size is None else size,
                                       options.maxrecipients or control.maxrecipients))
         self.server.set_extensions((*EXTENSIONS, *self._more()))
-        self._via = ""
+        self._via = {}
 
     def _more(self) -> list[str]:
         found, options = [], self.options
@@ -166,11 +166,9 @@ class Client:
     def via(self, relay: bool) -> str:
         """MAIL's parameter that says where the message comes from, for the record (mq-record(5)) and for
         mq-resolve."""
-        if relay != self.may_relay:
-            return "XVIA=" + xtext.encode(xtext.facts(self._origin(relay)))
-        if not self._via:
-            self._via = "XVIA=" + xtext.encode(xtext.facts(self._origin(relay)))
-        return self._via
+        if relay not in self._via:
+            self._via[relay] = "XVIA=" + xtext.encode(xtext.facts(self._origin(relay)))
+        return self._via[relay]
 
     def _origin(self, relay: bool) -> dict[str, str]:
         facts = self.facts

@@ -157,7 +157,7 @@ class Dialogue(Message):
         self.forget_message()
         facts = self.facts
         facts.verb, facts.helo = event.verb, event.name
-        self._via = ""
+        self._via = {}
         if self.settings.stages.has("helo"):
             return self._judge_hello(event)
         self.server.answer(event)
