@@ -56,9 +56,10 @@ class Secure:
 @pytest.fixture(scope="module")
 def secure():
     made = Secure(Home("alice", "bob"))
-    made.sets = "certs clientcert=require\ntwelve tlsmin=1.3\n"
-    made.certs, made.new = free_port(), free_port()
-    made.write("other.example", more=f"127.0.0.1:{made.certs} set=certs\n")
+    made.sets = "certs clientcert=require\ntwelve tlsmin=1.3\nwaits tls=implicit greetdelay=60\n"
+    made.certs, made.new, made.waits = free_port(), free_port(), free_port()
+    made.write("other.example", more=f"127.0.0.1:{made.certs} set=certs\n"
+                                     f"127.0.0.1:{made.waits} set=waits\n")
     try:
         made.home.control(authbackends="passwd\n")
         subprocess.run([ROOT / "bin" / "mq-passwd", "--home", made.home.path, "bob"], input=b"secret\n",
@@ -219,6 +220,15 @@ def test_a_client_certificate(secure, tmp_path):
         client.ehlo()
         assert client.docmd("MAIL FROM:<a@example.net>")[0] == 250
     secure.home.wait_for_log("event=tls ", "certificate=laptop.example")
+
+
+def test_who_does_not_wait_for_the_greeting_within_tls_is_understood(secure):
+    with secure.context().wrap_socket(socket.create_connection(("127.0.0.1", secure.waits), SECONDS),
+                                      server_hostname=ME) as tls, tls.makefile("rwb") as file:
+        file.write(b"EHLO client.example\r\nQUIT\r\n")
+        file.flush()
+        heard = [line[:4] for line in file]
+        assert (heard[0], heard[-1]) == (b"220 ", b"221 ")
 
 
 def talk(port, *pieces):

@@ -13,7 +13,8 @@ from mqmail.control.optionsets import OptionSets
 from mqmail.net.blocking import over_socket
 from mqmail.net.converse import converse
 from mqmail.policy.hooks import Hook
-from mqmail.policy.stages import Stages
+from mqmail.policy.stages import Check, Stages
+from mqmail.policy.verdict import Verdict
 from mqmail.prog.xmtpd.dialogue import Dialogue
 from mqmail.prog.xmtpd.message import SEEN
 from mqmail.prog.xmtpd.peer import Peer
@@ -23,6 +24,7 @@ from mqmail.xmtp.reply import reply
 
 TROUBLE = "451 4.3.0 internal trouble, try again later"
 TWO = b"EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<c@y.example>\r\n"
+CLIENT = Peer(ip="192.0.2.1", relay=True)
 SMALL = b"Subject: x\r\n\r\nhello\r\n"
 
 
@@ -37,10 +39,12 @@ class Knows:
     def __init__(self, *refused):
         self.refused = refused
         self.asked = []
+        self.parameters = []
 
     async def ask(self, transaction):
         addresses = [address for address, _ in transaction.recipients]
         self.asked.append(addresses)
+        self.parameters.append(transaction.parameters[0])
         for number, address in enumerate(addresses):
             refused = address in self.refused
             transaction.verdicts[number] = reply(550, "5.1.1", "no") if refused else reply(250, "", "ok")
@@ -72,7 +76,7 @@ class Queue(Thread):
         self.ours.sendall(answer.encode() + b"\r\n")
 
 
-def served(commands, answers=(), checks=(), resolver=None):
+def served(commands, answers=(), checks=(), resolver=None, peer=CLIENT):
     """The lines that a client hears which says *commands* at once, and what the queue hears."""
     client, ours = socketpair()
     queue = Queue(answers)
@@ -85,7 +89,7 @@ def served(commands, answers=(), checks=(), resolver=None):
         settings = Settings(Values)
         settings.stages = Stages(checks, lambda _facts: None, failed)
         pool = Pool(connect, "mx.example")
-        handler = Dialogue(settings, Listener(), Peer(ip="192.0.2.1", relay=True), "s1", resolver, pool)
+        handler = Dialogue(settings, Listener(), peer, "s1", resolver, pool)
         Thread(target=client.sendall, args=(commands,), daemon=True).start()
         handler.server.greet()
         run(converse(over_socket(ours), handler.server, handler))
@@ -178,3 +182,55 @@ def test_a_body_of_the_message_before_is_forgotten():
     text = b"a: b\r\n\r\nc\r\n"
     seen, _ = seen_by("body", TWO + bdat(SMALL) + again + bdat(text) + b"QUIT\r\n", see=of_body)
     assert seen[1] == (len(text), b"a: b\r\n", b"c\r\n")
+
+
+# --- option sets and rights end with their message ---
+
+LARGE = SMALL + (b"z" * 70 + b"\r\n") * 1000
+AGAIN = TWO.partition(b"\r\n")[2]
+
+
+def test_the_size_of_a_recipients_set_is_forgotten_with_a_body_that_is_too_large(monkeypatch):
+    monkeypatch.setattr(Values, "optionsets", OptionSets({"small": {"databytes": 1000}}))
+    hook = Hook("rcpt", lambda _session: "set:small")
+    again = b"MAIL FROM:<a@x.example> SIZE=5000\r\nQUIT\r\n"
+    heard, _ = served(TWO + bdat(LARGE) + again, checks=[hook])
+    assert [line[:3] for line in heard[-3:]] == ["552", "250", "221"]
+
+
+def test_a_burst_has_no_more_recipients_than_the_set_allows(monkeypatch):
+    monkeypatch.setattr(Values, "optionsets", OptionSets({"few": {"maxrecipients": 2}}))
+    heard, passed = served(TWO + 3 * b"RCPT TO:<d@y.example>\r\n" + bdat(SMALL) + b"QUIT\r\n",
+                           checks=[Together()])
+    assert [line[:3] for line in heard[-7:]] == ["250", "250", "452", "452", "452", "250", "221"]
+    assert passed.count(b"RCPT TO:") == 2
+
+
+class Together(Check):
+    """Puts the set ``few`` in force, for all recipients of a burst at once."""
+
+    stage = "rcpt"
+
+    def look(self, _facts):
+        return Verdict(options="few")
+
+
+def test_who_relays_by_a_sender_does_not_by_another():
+    hook = Hook("mail", lambda session: "RELAY" if session.sender == "boss@x.example" else None)
+    resolver = Knows()
+    boss = b"MAIL FROM:<boss@x.example>\r\nRCPT TO:<b@y.example>\r\nRSET\r\n"
+    served(b"EHLO c.example\r\n" + boss + AGAIN + b"RSET\r\n" + boss + b"QUIT\r\n", checks=[hook],
+           resolver=resolver, peer=Peer(ip="192.0.2.1"))
+    assert ["relay+3D1" in said for said in resolver.parameters] == [
+        True, False, True]
+
+
+@pytest.mark.parametrize("text", [SMALL, LARGE])
+def test_a_message_refused_to_each_is_nobodys(text):
+    hook = Hook("header", lambda session: Verdict(recipients=tuple(
+        [(one, reply(550, "5.7.1", f"not {one[0]}")) for one in session.recipients])))
+    commands = TWO.replace(b"<a@x.example>", b"<a@x.example> PRDR")
+    heard, passed = served(commands + bdat(text) + b"QUIT\r\n", checks=[hook])
+    assert heard[-5:-1] == ["353 responses for each recipient follow", "550 5.7.1 not b",
+                            "550 5.7.1 not c", "550 5.7.1 not b"]
+    assert passed == b""

@@ -186,6 +186,10 @@ class TlsStream:
         plain, self._plain = self._plain, b""
         return plain
 
+    def unread(self, data: bytes) -> None:
+        """Put octets back: the next read gives them."""
+        self._plain = data + self._plain
+
     def read_now(self) -> bytes | None:
         """What can be read without waiting; None: nothing yet."""
         if not self.has_input():

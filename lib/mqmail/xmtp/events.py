@@ -107,7 +107,8 @@ class BodyFailed:
 
 @value
 class Reset:
-    """The transaction is over without a message (RSET, EHLO, a refused XFD). Wants no reply."""
+    """The transaction is over without a message (RSET, EHLO, a refused XFD, the end of a body that could
+    not be taken). Wants no reply."""
 
 
 @value

@@ -305,7 +305,7 @@ class Transfer(Dialogue):
             return self._begin_finals(events.BodyEnd(self._octets), tagged=False)
         self._say_to_all(self._failure, tagged=False)
         self._finish()
-        return AGAIN
+        return events.Reset()
 
     def _begin_finals(self, event: Any, tagged: bool) -> Any:
         if self.each_is_told:

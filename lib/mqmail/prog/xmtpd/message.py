@@ -98,7 +98,7 @@ class Message(Recipients):
     async def _stream(self) -> None:
         """Pass on what is held; a refusal ends the body."""
         answer = await self._begin_body()
-        if answer is None and not self._away:
+        if answer is None and not self._away and not self._nobody_left():
             answer = await self._push(self._take_held())
         self._held, self._octets = [], 0
         if answer is not None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _OURS = (421, 500, 501, 502, 503, 504, 555)     # what a program of ours says when we are wrong
 TROUBLE = reply(451, "4.3.0", "internal trouble, try again later")
+_TOO_MANY = reply(452, "4.5.3", "too many recipients")     # RFC 5321 section 4.5.3.1.10
 _APART = reply(452, "4.5.3", "other rules hold for this recipient: send it a message of its own")
 
 
@@ -110,6 +111,8 @@ class Recipients(Client):
         rules = said.options or self._message_set
         if answer is None and facts.recipients and rules != facts.options:
             answer = _APART
+        elif answer is None and len(facts.recipients) >= self._most:
+            answer = _TOO_MANY
         if answer is None and rules != facts.options:
             answer = self.lacks(self.settings.options(facts.role, rules))
         if answer is None:
@@ -122,6 +125,11 @@ class Recipients(Client):
             self.log("recipient_refused", ip=facts.ip, sender=shown(self.sender()),
                      recipient=rcpt.address, said=answer.said(), check=said.check, why=said.why)
         self.server.answer(rcpt, answer)
+
+    @property
+    def _most(self) -> int:
+        """Recipients of a message: of a burst the core has asked about before the set was in force."""
+        return self.options.maxrecipients or int(self.settings.control.maxrecipients)
 
     # --- of the transaction ---
 

@@ -139,7 +139,7 @@ class Session(Conversation):
                       why=str(error) or f"nothing within {PROXY_TIMEOUT:g} s")
             return False
         said, used = found
-        stream.unread(data[used:])      # type: ignore[union-attr]
+        stream.unread(data[used:])
         dialogue.meet(Peer(ip=plain_ip(said.ip), port=said.port))
         return True
 
@@ -152,7 +152,7 @@ class Session(Conversation):
         except Expired:
             return
         self._dialogue.facts.early = bool(data)
-        stream.unread(data)             # type: ignore[union-attr]
+        stream.unread(data)
 
     # --- TLS ---
 
