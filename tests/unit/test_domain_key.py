@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mqmail.control import access, aliases, badmailfrom, domains, lines, logins, passwd, users, verify
+from mqmail.control import access, aliases, badmailfrom, domains, lines, loginnames, logins, users, verify
 from mqmail.control.whose import find_mailbox
 from mqmail.mail.address import address_key, domain_key, domain_of, written_domain_of
 from mqmail.policy import access as policy
@@ -73,8 +73,9 @@ def test_one_domain_in_two_spellings_is_a_mistake():
 def test_who_may_send(written, asked):
     table = read(logins.parse_logins, f"al: x@{written}\nbo: @{written}\n")
     assert [table.may_send(login, f"x@{asked}") for login in ("al", "bo", f"x@{written}")] == [True] * 3
-    assert passwd.fold(f"J\u00f6rg@{asked}") == passwd.fold(f"J\u00f6rg@{written}") == f"j\u00f6rg@{A}"
-    assert passwd.fold("J\u00f6rg") == "j\u00f6rg"
+    assert loginnames.fold(f"J\u00f6rg@{asked}") == loginnames.fold(f"J\u00f6rg@{written}") \
+        == f"j\u00f6rg@{A}"
+    assert loginnames.fold("J\u00f6rg") == "j\u00f6rg"
     bad = BadMailFrom(read(badmailfrom.parse_badmailfrom, f"X@{written}\n@sub.{written}\n"))
     for sender in (f"x@{asked}", f"y@sub.{asked}"):
         facts = Facts("s")

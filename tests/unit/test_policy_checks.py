@@ -9,9 +9,10 @@ from mqmail.control.dnsbl import parse_dnsbl
 from mqmail.control.networks import parse_networks
 from mqmail.mail.mxlist import FAILED, FOUND, NOTHING, UNKNOWN, Answer
 from mqmail.policy.badmailfrom import BadMailFrom
+from mqmail.policy.clientname import NameRequired, ReverseName
 from mqmail.policy.dnsbl import Dnsbl
 from mqmail.policy.facts import Facts
-from mqmail.policy.names import EarlyTalkers, HeloCheck, NameRequired, ReverseName, judge_helo
+from mqmail.policy.names import EarlyTalkers, HeloCheck, judge_helo
 from mqmail.policy.reverse import reverse_name, reversed_ip
 from mqmail.policy.senderdomain import SenderDomain
 from mqmail.policy.spfcheck import SpfCheck

@@ -13,7 +13,8 @@ from mqmail.auth.dovecot import Dovecot
 from mqmail.base import log
 from mqmail.base.failure import Temporary
 from mqmail.control import authbackends
-from mqmail.control.passwd import Passwd, fold
+from mqmail.control.loginnames import fold
+from mqmail.control.passwd import Passwd
 from mqmail.net.threads import Threads
 from mqmail.xmtp.scram import hmac_sha256
 

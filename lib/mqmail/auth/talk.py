@@ -9,7 +9,7 @@ from mqmail.auth.backends import Doubted
 from mqmail.base import log, xtext
 from mqmail.base.failure import Temporary
 from mqmail.base.waiter import Waiter
-from mqmail.control.passwd import fold
+from mqmail.control.loginnames import fold
 from mqmail.mail.address import is_ipv4, is_ipv6
 from mqmail.xmtp import saslserver
 from mqmail.xmtp.reply import Reply, reply

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqmail.base.value import value
-from mqmail.control.passwd import check_login, fold
+from mqmail.control.loginnames import check_login, fold
 from mqmail.control.values import is_number
 
 TYPE_CHECKING = False

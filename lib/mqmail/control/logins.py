@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqmail.base.value import value
-from mqmail.control.passwd import check_login, fold
+from mqmail.control.loginnames import check_login, fold
 from mqmail.control.values import domain as check_domain
 from mqmail.mail.address import BadAddress, address_key, domain_key, domain_of, parse_address
 

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 from mqmail.base.value import value
 from mqmail.control import credentials
+from mqmail.control.loginnames import check_login, fold
 from mqmail.control.values import is_number
-from mqmail.mail.address import domain_key, lower_ascii
-from mqmail.xmtp.scram import StoredKeys, from_base64, saslprep, to_base64
+from mqmail.xmtp.scram import StoredKeys, from_base64, to_base64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mqmail.control.lines import Lines
 
 check_mode = credentials.check_mode
-LONGEST_LOGIN = 255         # octets
 MOST_MEMORY = 256 << 20     # bytes that an scrypt hash may want: 128 r N (RFC 7914 section 2)
 MOST_PARALLEL = 64
 MOST_ITERATIONS = 10_000_000
@@ -77,23 +76,6 @@ class Passwd:
     def readable(self) -> bool:
         """Whether any secret is kept as it is."""
         return any([entry.plain is not None for entry in self.entries.values()])
-
-
-def fold(login: str) -> str:
-    """The one spelling of a login: SASLprep (RFC 4013), ASCII letters small, the domain as
-    domain_key() has it."""
-    name, at, domain = saslprep(login).rpartition("@")
-    return f"{lower_ascii(name)}@{domain_key(domain)}" if at else lower_ascii(domain)
-
-
-def check_login(login: str) -> str:
-    """The folded login. Raises ValueError when it cannot be one."""
-    folded = fold(login)
-    if not folded or len(folded.encode("utf-8", "surrogateescape")) > LONGEST_LOGIN:
-        raise ValueError(f"a login has 1 to {LONGEST_LOGIN} bytes")
-    if not folded.isprintable() or {" ", ":"} & set(folded) or folded[0] == "#":
-        raise ValueError("a login has no space, no colon, no control character and no # at its start")
-    return folded
 
 
 def parse_passwd(lines: Lines, _me: str) -> Passwd:

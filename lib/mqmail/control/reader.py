@@ -33,7 +33,8 @@ class Control:
 
     __slots__ = ("_missing", "_values")
 
-    def __init__(self, found: dict[str, Any], missing: dict[str, Callable[[], Any]] | None = None) -> None:
+    def __init__(self, found: dict[str, Any],
+                 missing: dict[str, Callable[[], Any]] | None = None) -> None:
         self._values = found
         self._missing = missing or {}
 

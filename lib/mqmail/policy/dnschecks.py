@@ -35,14 +35,14 @@ def reverse_name(control: Control, services: Any) -> Check | None:
     """The check at connect."""
     if control.reversename == "off":
         return None
-    from mqmail.policy.names import ReverseName
+    from mqmail.policy.clientname import ReverseName
     return ReverseName(dns_of(control, services))
 
 
 def _name_required(control: Control, _services: Any) -> Check | None:
     if control.reversename != "require":
         return None
-    from mqmail.policy.names import NameRequired
+    from mqmail.policy.clientname import NameRequired
     return NameRequired(control.relayclients)
 
 
@@ -63,14 +63,14 @@ def _early(control: Control, _services: Any) -> Check | None:
 
 
 def _bad_mail_from(control: Control, _services: Any) -> Check | None:
-    if not control.badmailfrom:
+    if not (control.is_there("badmailfrom") and control.badmailfrom):
         return None
     from mqmail.policy.badmailfrom import BadMailFrom
     return BadMailFrom(control.badmailfrom)
 
 
 def _dnsbl(control: Control, services: Any) -> Check | None:
-    if not control.dnsbl.lists:
+    if not (control.is_there("dnsbl") and control.dnsbl.lists):
         return None
     from mqmail.policy.dnsbl import Dnsbl
     return Dnsbl(control.dnsbl, control.relayclients, dns_of(control, services), time.monotonic)
@@ -98,5 +98,5 @@ FACTORIES = (
 )
 
 LATE_IMPORTS = ("mqmail.net.asker", "mqmail.net.dns", "mqmail.net.mx", "mqmail.policy.badmailfrom",
-                "mqmail.policy.dnsbl", "mqmail.policy.names", "mqmail.policy.senderdomain",
-                "mqmail.policy.spfcheck")
+                "mqmail.policy.clientname", "mqmail.policy.dnsbl", "mqmail.policy.names",
+                "mqmail.policy.senderdomain", "mqmail.policy.spfcheck")

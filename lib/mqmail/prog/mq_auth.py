@@ -30,7 +30,7 @@ from mqmail.auth.talk import Talk, client_of
 from mqmail.base import log, ready, unix, xtext
 from mqmail.base.failure import Failure
 from mqmail.control import reader
-from mqmail.control.passwd import fold
+from mqmail.control.loginnames import fold
 from mqmail.control.values import is_number
 from mqmail.net import daemon
 from mqmail.net.service import Service, greet_trusted

@@ -30,7 +30,7 @@ import unicodedata  # noqa: F401
 from mqmail.auth import hashes
 from mqmail.base import files
 from mqmail.base.failure import BadFile, Permanent, Temporary, Usage
-from mqmail.control import passwd, reader
+from mqmail.control import loginnames, passwd, reader
 from mqmail.control.lines import Lines
 from mqmail.net import daemon
 from mqmail.net.owner import as_owner, owner_of
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     """Change or look at one login."""
     home, _, found = daemon.arguments(__doc__, argv)
     try:
-        login = passwd.check_login(str(found["LOGIN"]))
+        login = loginnames.check_login(str(found["LOGIN"]))
     except ValueError as error:
         raise Usage(str(error)) from None
     daemon.enter(home)
@@ -157,4 +157,4 @@ def login_of(line: bytes) -> str:
         text = "".join(Lines(line))
     except (ValueError, BadFile):
         return ""
-    return passwd.fold(text.partition(":")[0]) if ":" in text else ""
+    return loginnames.fold(text.partition(":")[0]) if ":" in text else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from mqmail.control.passwd import fold
+from mqmail.control.loginnames import fold
 from mqmail.policy.verdict import REJECT
 from mqmail.prog.xmtpd.client import TLS_FIRST, reply_of
 from mqmail.prog.xmtpd.message import Message

@@ -71,7 +71,8 @@ class Message(Recipients):
         self.taken += len(data)
         if not self._whole:
             self._end += data
-            self._whole = b"\r\n\r\n" in self._end or self._octets > LARGEST_JUDGED or not self._is_judged
+            self._whole = (b"\r\n\r\n" in self._end or self._octets > LARGEST_JUDGED
+                           or not self._is_judged)
             self._end = self._end[-3:]
         return self._stream() if self._octets > HELD and self._whole else None
 

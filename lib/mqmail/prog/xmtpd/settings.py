@@ -41,7 +41,8 @@ class Settings:
     @property
     def has_tls(self) -> bool:
         """Whether there is a certificate."""
-        return bool(self.control.tlscertificates.files)
+        control = self.control
+        return control.is_there("tlscertificates") and bool(control.tlscertificates.files)
 
     def options(self, role: str, name: str) -> Options:
         """What holds for a session."""
