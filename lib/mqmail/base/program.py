@@ -23,11 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-gc.set_threshold(10000)     # imports make few cycles: looking for them costs a tenth of a short life
-
-
 def start(main: Callable[[list[str]], int]) -> None:
     """Run main(arguments) and end the process with its exit code."""
+    gc.set_threshold(10000)     # imports make few cycles, and looking for them costs time
     name = os.path.basename(sys.argv[0])
     log.set_program(name)
     code = run(name, main, sys.argv[1:])
