@@ -24,9 +24,8 @@ from mqmail.xmtp import events
 # --- XCLIENT ---
 
 
-class Values:
-    me, smtpgreeting, databytes, maxrecipients = "mx.example", "mx.example ready", 0, 100
-    optionsets, tlscertificates = OptionSets({}), Certificates({})
+VALUES = Control({"me": "mx.example", "smtpgreeting": "mx.example ready", "databytes": 0,
+                  "maxrecipients": 100, "optionsets": OptionSets({}), "tlscertificates": Certificates({})})
 
 
 @pytest.mark.parametrize(("text", "ip"), [
@@ -40,7 +39,7 @@ def test_an_address_has_one_spelling(text, ip):
 
 def after(*lines):
     """(The session of a client behind a filter that has said *lines*, what it heard last)."""
-    settings = Settings(Values)
+    settings = Settings(VALUES)
     settings.stages = Stages((), lambda _facts: None, lambda _check, _error: None)
     listener = parse_line("127.0.0.1:25 xclient=192.0.2.1")
     handler = Dialogue(settings, listener, Peer(ip="192.0.2.1"), "s1", None, None)

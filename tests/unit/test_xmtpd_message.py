@@ -10,6 +10,7 @@ from mqmail.base.waiter import run
 from mqmail.control.certificates import Certificates
 from mqmail.control.listeners import Listener
 from mqmail.control.optionsets import OptionSets
+from mqmail.control.reader import Control
 from mqmail.net.blocking import over_socket
 from mqmail.net.converse import converse
 from mqmail.policy.hooks import Hook
@@ -28,9 +29,8 @@ CLIENT = Peer(ip="192.0.2.1", relay=True)
 SMALL = b"Subject: x\r\n\r\nhello\r\n"
 
 
-class Values:
-    me, smtpgreeting, databytes, maxrecipients = "mx.example", "mx.example ready", 0, 100
-    optionsets, tlscertificates = OptionSets({}), Certificates({})
+VALUES = Control({"me": "mx.example", "smtpgreeting": "mx.example ready", "databytes": 0,
+                  "maxrecipients": 100, "optionsets": OptionSets({}), "tlscertificates": Certificates({})})
 
 
 class Knows:
@@ -86,7 +86,7 @@ def served(commands, answers=(), checks=(), resolver=None, peer=CLIENT):
         async def connect():
             return over_socket(queue.theirs)
 
-        settings = Settings(Values)
+        settings = Settings(VALUES)
         settings.stages = Stages(checks, lambda _facts: None, failed)
         pool = Pool(connect, "mx.example")
         handler = Dialogue(settings, Listener(), peer, "s1", resolver, pool)

@@ -10,6 +10,7 @@ from mqmail.base.waiter import Running
 from mqmail.control.certificates import Certificates
 from mqmail.control.listeners import Listener
 from mqmail.control.optionsets import OptionSets
+from mqmail.control.reader import Control
 from mqmail.net.daemon import new_loop
 from mqmail.net.stream import Deadlines, connect_unix
 from mqmail.prog.xmtpd import Options, parse, peer, resolver
@@ -81,21 +82,20 @@ def test_the_kernel_knows_local_users():
         ours.send(b"still open")
 
 
-class Values:
-    smtpgreeting, databytes, maxrecipients = "mx.example ready", 5, 10
-    optionsets, tlscertificates = OptionSets({}), Certificates({})
+VALUES = Control({"smtpgreeting": "mx.example ready", "databytes": 5, "maxrecipients": 10,
+                  "optionsets": OptionSets({}), "tlscertificates": Certificates({})})
 
 
 def test_databytes_of_the_environment_goes_first():
     for databytes, size in ((None, "250-SIZE 5\r\n"), (0, "250-SIZE\r\n"), (7, "250-SIZE 7\r\n")):
-        client = Client(Settings(Values), Listener(), Peer(databytes=databytes), "s")
+        client = Client(Settings(VALUES), Listener(), Peer(databytes=databytes), "s")
         client.server.feed(b"EHLO x.example\r\n")
         client.server.answer(client.server.next_event())
         assert size in client.server.take_output().decode()
 
 
 def test_a_body_in_tiny_pieces_takes_no_more_memory():
-    dialogue = Dialogue(Settings(Values), Listener(), Peer(), "s", None, None)
+    dialogue = Dialogue(Settings(VALUES), Listener(), Peer(), "s", None, None)
     tracemalloc.start()
     try:
         for number in range(32767):
