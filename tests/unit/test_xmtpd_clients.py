@@ -10,7 +10,8 @@ from mqmail.base import xtext
 from mqmail.base.waiter import run
 from mqmail.control.certificates import Certificates
 from mqmail.control.listeners import parse_line
-from mqmail.control.optionsets import OptionSets, parse_optionsets
+from mqmail.control.optionsets import OptionSets
+from mqmail.control.reader import Control, parse_optionsets
 from mqmail.net.blocking import over_socket
 from mqmail.policy.facts import Facts
 from mqmail.policy.stages import Stages
@@ -25,7 +26,8 @@ from mqmail.xmtp import events
 
 
 VALUES = Control({"me": "mx.example", "smtpgreeting": "mx.example ready", "databytes": 0,
-                  "maxrecipients": 100, "optionsets": OptionSets({}), "tlscertificates": Certificates({})})
+                  "maxrecipients": 100, "optionsets": OptionSets({}),
+                  "tlscertificates": Certificates({})})
 
 
 @pytest.mark.parametrize(("text", "ip"), [

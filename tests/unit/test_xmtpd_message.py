@@ -30,7 +30,8 @@ SMALL = b"Subject: x\r\n\r\nhello\r\n"
 
 
 VALUES = Control({"me": "mx.example", "smtpgreeting": "mx.example ready", "databytes": 0,
-                  "maxrecipients": 100, "optionsets": OptionSets({}), "tlscertificates": Certificates({})})
+                  "maxrecipients": 100, "optionsets": OptionSets({}),
+                  "tlscertificates": Certificates({})})
 
 
 class Knows:
