@@ -77,12 +77,10 @@ class Stages:
         deferred = NO_OPINION
         fields: tuple[str, ...] = ()
         recipients: tuple[tuple[str, Reply], ...] = ()
-        asked: list[Check] = []
-        order = iter(self.order(stage, facts))
-        while (check := next(order, None)) is not None:
-            if check in asked:          # by the option set before
-                continue
-            asked.append(check)
+        order, asked = self.order(stage, facts), 0
+        while asked < len(order):
+            check = order[asked]
+            asked += 1
             try:
                 said = check.look(facts)
                 if not isinstance(said, Verdict):
@@ -97,7 +95,8 @@ class Stages:
             recipients += said.recipients
             if said.options:
                 facts.options = said.options
-                order = iter(self.order(stage, facts))
+                over = order[:asked]
+                order = (*over, *[one for one in self.order(stage, facts) if one not in over])
             if said.action in _FINAL:
                 return _note(stage, facts, said, fields, recipients)
             if said.action == DEFER and deferred is NO_OPINION:
