@@ -10,8 +10,8 @@ from mqmail.base import xtext
 from mqmail.base.waiter import run
 from mqmail.control.certificates import Certificates
 from mqmail.control.listeners import parse_line
-from mqmail.control.optionsets import OptionSets
-from mqmail.control.reader import Control, parse_optionsets
+from mqmail.control.optionsets import OptionSets, parse_optionsets
+from mqmail.control.reader import Control
 from mqmail.net.blocking import over_socket
 from mqmail.policy.facts import Facts
 from mqmail.policy.stages import Stages

@@ -29,9 +29,8 @@ CLIENT = Peer(ip="192.0.2.1", relay=True)
 SMALL = b"Subject: x\r\n\r\nhello\r\n"
 
 
-VALUES = Control({"me": "mx.example", "smtpgreeting": "mx.example ready", "databytes": 0,
-                  "maxrecipients": 100, "optionsets": OptionSets({}),
-                  "tlscertificates": Certificates({})})
+FILES = {"me": "mx.example", "smtpgreeting": "mx.example ready", "databytes": 0, "maxrecipients": 100,
+         "optionsets": OptionSets({}), "tlscertificates": Certificates({})}
 
 
 class Knows:
@@ -87,7 +86,7 @@ def served(commands, answers=(), checks=(), resolver=None, peer=CLIENT):
         async def connect():
             return over_socket(queue.theirs)
 
-        settings = Settings(VALUES)
+        settings = Settings(Control(FILES))
         settings.stages = Stages(checks, lambda _facts: None, failed)
         pool = Pool(connect, "mx.example")
         handler = Dialogue(settings, Listener(), peer, "s1", resolver, pool)
@@ -192,7 +191,7 @@ AGAIN = TWO.partition(b"\r\n")[2]
 
 
 def test_the_size_of_a_recipients_set_is_forgotten_with_a_body_that_is_too_large(monkeypatch):
-    monkeypatch.setattr(Values, "optionsets", OptionSets({"small": {"databytes": 1000}}))
+    monkeypatch.setitem(FILES, "optionsets", OptionSets({"small": {"databytes": 1000}}))
     hook = Hook("rcpt", lambda _session: "set:small")
     again = b"MAIL FROM:<a@x.example> SIZE=5000\r\nQUIT\r\n"
     heard, _ = served(TWO + bdat(LARGE) + again, checks=[hook])
@@ -200,7 +199,7 @@ def test_the_size_of_a_recipients_set_is_forgotten_with_a_body_that_is_too_large
 
 
 def test_a_burst_has_no_more_recipients_than_the_set_allows(monkeypatch):
-    monkeypatch.setattr(Values, "optionsets", OptionSets({"few": {"maxrecipients": 2}}))
+    monkeypatch.setitem(FILES, "optionsets", OptionSets({"few": {"maxrecipients": 2}}))
     heard, passed = served(TWO + 3 * b"RCPT TO:<d@y.example>\r\n" + bdat(SMALL) + b"QUIT\r\n",
                            checks=[Together()])
     assert [line[:3] for line in heard[-7:]] == ["250", "250", "452", "452", "452", "250", "221"]
