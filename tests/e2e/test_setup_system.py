@@ -54,6 +54,26 @@ def test_after_repair_nothing_is_wrong(home):
         assert look(home.path / "queue/new/00") == (of("mq-queue").uid, of("mq-queue").gid, 0o2770)
 
 
+def test_showctl_looks_with_the_rights_of_each_account(home):
+    if not home.is_system:
+        return
+    for name in ("me", "passwd", "relayclients", "hooks.py"):
+        (home.path / "control" / name).touch()
+        (home.path / "control" / name).chmod(0o600)
+    done = home.run("mq-showctl", "--check", check=False)
+    (home.path / "control/me").chmod(0o644)
+    for name in ("passwd", "relayclients", "hooks.py"):
+        (home.path / "control" / name).unlink()
+    of = home.accounts.of
+    everybody = ", ".join([str(of(role.program).uid) for role in rights.ROLES])
+    end = " cannot read it: mq-setup --repair mends that"
+    assert done.stdout.decode().splitlines() == [
+        "control/hooks.py: Permission denied", f"control/me: {everybody}{end}",
+        f"control/relayclients: {of('xmtpd').uid}, {of('mq-resolve').uid}{end}",
+        f"control/passwd: {of('mq-auth').uid}{end}"]
+    assert home.run("mq-showctl", "--check").stdout == b""
+
+
 @pytest.mark.parametrize("path", [
     "control/me", "control/credentials", "queue", "queue/wait", "queue/mess/7f", "run", "run/remote",
     "queue/new/00/1kq3v9s0c0g00a2f", "mail/alice", "mail/alice/Maildir/new/1", "tls/key.pem"])

@@ -195,12 +195,25 @@ def test_check_names_what_one_file_expects_of_another(home):
 
 def test_check_names_what_this_host_lacks(home):
     write(home, users=f"alice@{ME}\nbob@{ME}\nb@{ME}:bob\n", tlsauthorities="/nonexistent/ca.pem\n",
-          credentials="big bob !/nonexistent/token\nsmall bob !/bin/sh\n")
+          credentials="big bob !/nonexistent/token\nsmall bob !/bin/sh\n",
+          authbackends="dovecot /nonexistent\ncheckpassword /bin/sh\noauth /nonexistent/token x\n")
     (home / "mail/alice").mkdir()
     assert [text.split(": mq-setup")[0] for text in check(home)] == [
         f"control/users: bob@{ME} has no mailbox: there is no directory mail/bob",
         "control/credentials: big: no program can be run at the path behind the !",
-        "control/tlsauthorities: /nonexistent/ca.pem: No such file or directory"]
+        "control/tlsauthorities: /nonexistent/ca.pem: No such file or directory",
+        "control/authbackends: oauth: no program can be run at /nonexistent/token"]
+
+
+def test_check_names_hooks_and_tables_that_cannot_be_used(home, tmp_path):
+    write(home, **{"access.cdb": "x",
+                   "hooks.py": f"open('{tmp_path}/it-was-run', 'w')\ndef rcpt(session)\n"})
+    assert [text[:40] for text in check(home)] == [
+        "control/hooks.py line 2: SyntaxError: ex", "control/access.cdb: no whole cdb file (i"]
+    (home / "control/access.cdb").unlink()
+    write(home, **{"hooks.py": f"open('{tmp_path}/it-was-run', 'w')\n"})
+    assert show(home, "--check") == ""
+    assert not (tmp_path / "it-was-run").exists()
 
 
 def test_check_names_certificates_that_are_no_good(home, tmp_path):

@@ -9,6 +9,7 @@ from mqmail.base.failure import BadFile
 from mqmail.base.value import value
 from mqmail.control import reader
 from mqmail.control.access import unknown_sets
+from mqmail.control.authbackends import CHECKPASSWORD, OAUTH
 from mqmail.control.lines import Lines
 from mqmail.control.listeners import unmet
 from mqmail.control.routes import Route
@@ -65,7 +66,7 @@ class Survey:
         """Note also what the files name and this host does not have."""
         if self.settings:
             self._check(("users", self._mailboxes), ("credentials", self._programs),
-                        ("tlsauthorities", self._authorities))
+                        ("tlsauthorities", self._authorities), ("authbackends", self._backends))
 
     def _check(self, *checks: tuple[str, Callable[[Setting], Iterator[str]]]) -> None:
         for self._name, check in checks:
@@ -164,6 +165,11 @@ class Survey:
         for name, entry in credentials.content.entries.items():
             if entry.program and not os.access(entry.program[0], os.X_OK):
                 yield f"{credentials.path}: {name}: no program can be run at the path behind the !"
+
+    def _backends(self, backends: Setting) -> Iterator[str]:
+        for one in backends.content:
+            if one.kind in (CHECKPASSWORD, OAUTH) and not os.access(one.words[0], os.X_OK):
+                yield f"{backends.path}: {one.kind}: no program can be run at {one.words[0]}"
 
     def _authorities(self, authorities: Setting) -> Iterator[str]:
         if authorities.content:

@@ -26,7 +26,8 @@ BACKLOG = 1024
 _WHAT_TO_DO = {
     errno.EADDRINUSE: "stop what listens there (see ss -ltnp), or change control/listeners",
     errno.EADDRNOTAVAIL: "this host has no such address: change control/listeners",
-    errno.EACCES: "ports below 1024 are root's: start it as root, or change control/listeners",
+    errno.EACCES: "ports below 1024 are opened by root, at the start: start it again as root, or change"
+                  " control/listeners",
 }
 
 

@@ -147,14 +147,23 @@ def _text_of(error: BaseException) -> str:
 
 def load(home: str = ".") -> dict[str, Function]:
     """Stage to function; {} without a file. Raises BadFile that names the line."""
+    code = _read(home)
+    return {} if code is None else _functions(_run(code))
+
+
+def check(home: str = ".") -> None:
+    """Read the file and do not run it. Raises BadFile that names the line."""
+    _read(home)
+
+
+def _read(home: str) -> CodeType | None:
     fd = reader.Directory(home).open(HOOKS)
     if fd is None:
-        return {}
+        return None
     with open(fd, "rb", buffering=0):
         if os.geteuid() == 0 and os.fstat(fd).st_uid != 0:
             raise BadFile(f"{PATH} is not root's, and root runs nobody else's programs")
-        source = files.read_fd_bounded(fd, PATH, LONGEST)
-    return _functions(_run(_compiled(source)))
+        return _compiled(files.read_fd_bounded(fd, PATH, LONGEST))
 
 
 def _compiled(source: bytes) -> CodeType:

@@ -20,20 +20,24 @@ from __future__ import annotations
 import os
 
 from mqmail.base import homes
-from mqmail.base.failure import BadFile, Permanent, Usage
+from mqmail.base.failure import BadFile, Permanent, Temporary, Usage
 from mqmail.base.files import write_all
 from mqmail.base.program import complain
 from mqmail.control import reader
+from mqmail.control.rights import ROLE_OF
 from mqmail.control.survey import Survey
-from mqmail.control.table import BY_NAME, NUMBER
+from mqmail.control.table import BY_NAME, HOOKS, NUMBER, TABLE_OF_FILES
 from mqmail.net import daemon
-from mqmail.net.owner import become_owner, owner_of
+from mqmail.net.owner import Owner, as_owner, become_owner, owner_of
 from mqmail.net.servertls import ServerTls
+from mqmail.policy import hooks
+from mqmail.policy.maps import Files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mqmail.control.rights import Account
     from mqmail.control.survey import Setting
     from mqmail.control.table import Row
 
@@ -53,8 +57,8 @@ def main(argv: list[str]) -> int:
         return _value(survey, names[0])
     if found["--check"]:
         survey.look_around()
-        found_wrong = [*survey.mistakes, *_certificates(survey)]
-        mistakes = [text for name, text in found_wrong if not names or name in names]
+        wrong = [*survey.mistakes, *_as_daemons(survey)]
+        mistakes = list(dict.fromkeys([text for name, text in wrong if not names or name in names]))
         _print(mistakes)
         return MISTAKES if mistakes else 0
     return _blocks(survey, names or list(BY_NAME))
@@ -77,6 +81,58 @@ def _print(lines: list[str]) -> None:
 
 def _mistakes(survey: Survey, name: str) -> list[str]:
     return [text for of, text in survey.mistakes if of == name]
+
+
+def _as_daemons(survey: Survey) -> list[tuple[str, str]]:
+    """What they would say of files that the survey does not read. In a system home root looks with the
+    rights that each of them has there."""
+    accounts = _accounts(survey)
+    if not accounts:
+        return list(_of_xmtpd(survey))
+    found: list[tuple[str, str]] = []
+    closed: dict[str, list[str]] = {}
+    for program, account in accounts.items():
+        with as_owner(Owner(account.uid, account.gid, account.name)):
+            for name in _unreadable(program):
+                closed.setdefault(name, []).append(account.name or str(account.uid))
+            found += _of_xmtpd(survey) if program == "xmtpd" else ()
+    return found + [
+        (name, f"control/{name}: {', '.join(who)} cannot read it: mq-setup --repair mends that")
+        for name, who in closed.items()]
+
+
+def _accounts(survey: Survey) -> dict[str, Account]:
+    """Of all programs of a system home, if we can act for them; else {}."""
+    given = survey.settings["accounts"].content if "accounts" in survey.settings else None
+    if os.geteuid() != 0 or os.stat(".").st_uid != 0 or given is None:
+        return {}
+    try:
+        return {program: given.of(program) for program in ROLE_OF}
+    except Temporary:               # this host lacks one: no program starts
+        return {}
+
+
+def _unreadable(program: str) -> Iterator[str]:
+    """The control files that *program* reads, and may not."""
+    for row in TABLE_OF_FILES:
+        readers = row.readers.replace("mq-remote", "mq-rspawn").split()     # runs as that
+        if program in readers or "all" in readers:
+            try:
+                os.close(os.open(f"control/{row.name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+            except PermissionError:
+                yield row.name
+            except OSError:
+                pass                # it is not there, or the survey has said what it is
+
+
+def _of_xmtpd(survey: Survey) -> Iterator[tuple[str, str]]:
+    """Certificates, hooks, and tables in other forms."""
+    yield from _certificates(survey)
+    for name, look in ((HOOKS, hooks.check), ("access", Files("access").refresh)):
+        try:
+            look()
+        except BadFile as error:
+            yield name, error.text
 
 
 def _certificates(survey: Survey) -> Iterator[tuple[str, str]]:
