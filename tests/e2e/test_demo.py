@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import smtplib
+import ssl
 import subprocess
 import sys
 
@@ -54,6 +56,14 @@ def test_the_tour_shows_three_messages_and_a_report(tour):
     report = re.search(r"tells the sender, in message (\w{16})\n", text)[1]
     assert f"message {report}\n" in text
     assert "| Subject: Undelivered mail" in text
+    submission = int(re.search(r"swaks --server 127\.0\.0\.1:(\d+) --tls --auth-user alice@", text)[1])
+    context = ssl.create_default_context(cafile=process.home / "tls/cert.pem")
+    context.check_hostname = False
+    with smtplib.SMTP("127.0.0.1", submission) as client:
+        client.starttls(context=context)
+        client.login(f"alice@{ME}", re.search(r"--auth-password (\w+)", text)[1])
+        client.sendmail(f"alice@{ME}", [f"bob@{ME}"], b"Subject: mine\r\n\r\nhello\r\n")
+    assert f"delivered to bob@{ME}" in until(process, "removed from the queue")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -21,6 +21,7 @@ BIN = f"{os.path.abspath(__file__).rpartition('/lib/')[0]}/bin"
 ME = "mail.example.org"
 ALIASES = {"team": "alice, bob", "oldteam": "bob, gone"}
 CERTIFICATE, KEY = "tls/cert.pem", "tls/key.pem"
+SUBMISSION, PASSWORD = 2587, "wonderland"
 SECONDS = 30        # the longest that a message may take
 MOST_LINES = 32     # of a message that are shown
 HELLO = "Subject: hello\r\n\r\nThis came by SMTP.\r\n"
@@ -30,7 +31,7 @@ HOW_TO = """\
 mail for alice@{me} and bob@{me}, SMTP on 127.0.0.1 port {port}. Try, in another window:
 
 swaks --server 127.0.0.1:{port}{tls} --from you@example.net --to bob@{me}
-nc 127.0.0.1 {port}
+{submit}nc 127.0.0.1 {port}
 printf 'To: bob\\nSubject: hi\\n\\nhello\\n' | bin/mq-inject --home {home}
 bin/mq-qread --home {home}          what is in the queue
 cat {home}/mail/bob/Maildir/new/*     (or mutt -f {home}/mail/bob/Maildir)
@@ -38,6 +39,12 @@ grep ID {home}/run/log                a message's whole story
 $EDITOR {home}/control/aliases; kill -HUP {pid}
 
 The journey of each message is shown here. Ctrl-C stops everything; {home}/ stays."""
+
+
+SUBMIT = """\
+swaks --server 127.0.0.1:{port} --tls --auth-user alice@{me} --auth-password {password} \\
+      --from alice@{me} --to bob@{me}    # as her mail program would
+"""
 
 
 class Stop(Exception):
@@ -50,7 +57,7 @@ def main(home: str) -> int:
     system = None
     try:
         headline("1. A home for mqmail: its control files, queue and mailboxes")
-        port = make_home(home)
+        port, submission = make_home(home)
         headline("2. One command starts everything on it")
         show(f"$ bin/mq-start --home {home}")
         system = System(f"{BIN}/mq-start")
@@ -58,7 +65,9 @@ def main(home: str) -> int:
         send_messages(system, home, port)
         headline("6. It is yours")
         show(HOW_TO.format(home=home, port=port, me=ME, pid=system.pid,
-                           tls=" --tls" if os.path.exists(CERTIFICATE) else ""))
+                           tls=" --tls" if submission else "",
+                           submit=SUBMIT.format(port=submission, me=ME, password=PASSWORD)
+                           if submission else ""))
         while True:
             show("\n" + system.journey(None))
     except Stop:
@@ -93,9 +102,9 @@ def show(text: str) -> None:
     print("\n".join([f"   {line}".rstrip() for line in text.split("\n")]), flush=True)
 
 
-def make_home(home: str) -> int:
-    """Make, or complete, a home that listens on a free port; the port. Work there from then on: its
-    owner may be unable to get there."""
+def make_home(home: str) -> tuple[int, int]:
+    """Make, or complete, a home that listens on a free port, and on one for people who log in if there
+    is a certificate (else 0); the ports. Work there from then on: its owner may be unable to get there."""
     if os.path.exists(f"{home}/control/me") and reader.load(home, ["me"]).me != ME:
         raise Temporary(f"{home} is a home for something else: name another directory, with RUN=DIR")
     port = free_port()
@@ -109,8 +118,6 @@ def make_home(home: str) -> int:
     os.chdir(home)
     known = reader.load(".", ["aliases"]).aliases.targets
     with as_owner(owner_of(".")):
-        with open("control/listeners", "w") as file:
-            file.write(f"127.0.0.1:{port}\n")
         for name, targets in ALIASES.items():
             if name not in known:
                 with open("control/aliases", "a") as file:
@@ -120,7 +127,16 @@ def make_home(home: str) -> int:
             with open("control/tlscertificates", "w") as file:
                 file.write(f"* {CERTIFICATE} {KEY}\n")
             show(f"and in control/tlscertificates: * {CERTIFICATE} {KEY}")
-    return port
+        submission = free_port(SUBMISSION) if os.path.exists(CERTIFICATE) else 0
+        lines = [f"127.0.0.1:{port}", *[f"127.0.0.1:{submission} role=submission"] * bool(submission)]
+        with open("control/listeners", "w") as file:
+            file.write("".join([f"{line}\n" for line in lines]))
+    if submission:
+        show(f"and in control/listeners: {lines[1]}")
+        show(f"$ echo {PASSWORD} | bin/mq-passwd --home {home} alice@{ME}")
+        words = [f"{BIN}/mq-passwd", "--home", ".", f"alice@{ME}"]
+        subprocess.run(words, input=f"{PASSWORD}\n", text=True, check=True)
+    return port, submission
 
 
 def make_certificate() -> bool:

@@ -15,9 +15,9 @@ PORT = 2525
 SECONDS = 30
 
 
-def free_port() -> int:
-    """2525, or the next one that nobody listens on."""
-    for port in range(PORT, PORT + 1000):
+def free_port(first: int = PORT) -> int:
+    """*first*, or the next one that nobody listens on."""
+    for port in range(first, first + 1000):
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -25,7 +25,7 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise Temporary(f"no port from {PORT} to {PORT + 999} is free")
+    raise Temporary(f"no port from {first} to {first + 999} is free")
 
 
 def send(port: int, sender: str, recipient: str, text: str, show: Callable[[str], None]) -> None:
