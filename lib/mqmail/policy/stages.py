@@ -125,7 +125,7 @@ def _note(stage: str, facts: Facts, said: Verdict, fields: tuple[str, ...],
           recipients: tuple[tuple[str, Reply], ...]) -> Verdict:
     """*said* with all *fields* and *recipients*; kept if it is one that is looked at again."""
     found = said
-    if said is not NO_OPINION or fields or facts.options:
+    if said is not NO_OPINION or fields or recipients or facts.options:
         found = Verdict(said.action, said.reply, said.check, said.why, facts.options, fields, recipients)
     if stage != "rcpt":
         facts.said[stage] = found
