@@ -4,16 +4,18 @@ import hashlib
 import os
 import ssl
 import subprocess
+import sys
 import threading
 from socket import SHUT_RDWR, create_connection, create_server, socketpair
 
 import pytest
 
 from mqmail.base import waiter
+from mqmail.control.certificates import Certificates
 from mqmail.net.blocking import BlockingStream
 from mqmail.net.certificate import end_point, names_match
 from mqmail.net.expired import Expired
-from mqmail.net.servertls import start_server
+from mqmail.net.servertls import ServerTls, start_server
 from mqmail.net.stream import connect_tcp
 from mqmail.net.tcp import connect_blocking
 from mqmail.net.tls import TlsFailed, TlsStream, client_context, start_client
@@ -539,3 +541,18 @@ def test_a_handshake_that_drips_gets_no_more_time(shell, pair):
     enough.set()
     thread.join()
     theirs.close()
+
+
+def test_a_name_in_octets_above_127_ends_the_handshake_without_a_traceback(pair, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+    made = ServerTls(Certificates({"*": tuple(map(str, pair))}), "", [("1.2", "no")])
+    incoming, hello = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context(False, "", "").wrap_bio(ssl.MemoryBIO(), hello, server_hostname="a.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    incoming.write(hello.read().replace(b"a.example", b"\xff.example"))
+    server = made.context("1.2", "no").wrap_bio(incoming, ssl.MemoryBIO(), server_side=True)
+    with pytest.raises(ssl.SSLError):
+        server.do_handshake()
+    assert (seen, capsys.readouterr().err) == ([], "")

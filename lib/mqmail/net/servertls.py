@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import ssl
+import sys
 
 from mqmail.base import files
 from mqmail.base.failure import BadFile
@@ -40,11 +41,19 @@ class Context(ssl.SSLContext):
     end = b""
 
 
+def _passed_over(found: Any) -> None:
+    """What Python has nobody to raise to. Of a client that asks for a host in octets above 127, which
+    ends the handshake, and is logged with it, no traceback is wanted."""
+    if not (found.exc_type is UnicodeDecodeError and type(found.object) is bytes):
+        sys.__unraisablehook__(found)
+
+
 class ServerTls:
     """The contexts for *certificates* (not empty) and all *wishes*. Clients are verified against
     *authorities*, a file, or the system's if that is "". Raises BadFile."""
 
     def __init__(self, certificates: Certificates, authorities: str, wishes: Iterable[Wish]) -> None:
+        sys.unraisablehook = _passed_over
         self.state = state_of(certificates, authorities, wishes)
         self._certificates = certificates
         self._authorities = authorities
