@@ -74,6 +74,14 @@ def test_too_long_an_authentication_line():
     assert told.say(b"QUIT\r\nNOOP\r\n") == b"500 5.5.6 authentication line too long\r\n250 2.0.0 ok\r\n"
 
 
+def test_a_token_may_come_with_the_command():
+    told = opened(offer=("AUTH XOAUTH2",))
+    line = b"AUTH XOAUTH2 " + b"x" * (12286 - 13)
+    assert codes(told.say(line + b"x\r\n")) == [500]
+    assert codes(told.say(line + b"\r\n")) == [535]
+    assert codes(told.say(b"MAIL FROM:<a@b.com> ENVID=" + b"x" * 3000 + b"\r\n")) == [500]
+
+
 def test_errors_end_the_session():
     told = opened(errors=3)
     assert codes(told.say(b"FOO\r\n" * 9)) == [500, 500, 500, 421]

@@ -34,7 +34,7 @@ class Limits:
     refused: int = 100              # recipients answered 5xx by the application
     idle: int = 100                 # commands without progress since the last message
     command: int = 512              # octets with CRLF (RFC 5321 4.5.3.1.4)
-    extended: int = 2048            # the same for MAIL, RCPT and AUTH with their extensions
+    extended: int = 2048            # the same for MAIL, RCPT and XCLIENT with their extensions
     line: int = 998
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from mqmail.mail.address import BadAddress, check_domain
 from mqmail.xmtp import events, params
 from mqmail.xmtp.dialogue import AGAIN, Limits
-from mqmail.xmtp.reply import Reply, reply
+from mqmail.xmtp.reply import LONGEST_LINE_XMQ, Reply, reply
 from mqmail.xmtp.states import ALLOWED, CHUNK, IDLE, MAIL, NEEDS, RCPT, READY, REFUSED, START
 from mqmail.xmtp.transfer import Transfer
 
@@ -78,6 +78,7 @@ class Server(Transfer):
             found = _offers[lines] = lines, frozenset([line.split(" ", 1)[0] for line in lines])
         self._extensions, self.words = found
         self.xmq = "XMQ" in self.words
+        self._most = max([self._longest_command(verb) for verb in ("", "MAIL", "AUTH")])
 
     def set_limits(self, limits: Limits) -> None:
         """What the session may use from now on."""
@@ -152,8 +153,12 @@ class Server(Transfer):
         return handler(self, argument.strip(" "))
 
     def _longest_command(self, verb: str) -> int:
+        """AUTH's is as long as what follows a 334: a token of OAuth is no shorter, and mail programs
+        send it as initial response, whatever SMTP's limit is (RFC 4954 section 4)."""
+        if verb == "AUTH" and "AUTH" in self.words:
+            return LONGEST_AUTH_LINE
         if self.xmq:
-            return self._most
+            return LONGEST_LINE_XMQ
         return self._limits.extended if verb in _EXTENDED else self._limits.command
 
     def _out_of_order(self, verb: str) -> str:
