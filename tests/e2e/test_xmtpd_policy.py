@@ -309,6 +309,16 @@ def test_a_worker_that_is_started_anew_has_the_hooks_that_were_good(system):
     assert {first(system) for _ in range(8)} == {"550 5.7.1 old"}
 
 
+def test_a_verification_by_nobody_changes_nothing(system):
+    system.listen().control("verify", "* nowhere\n")
+    os.kill(system.listener.pid, signal.SIGHUP)
+    system.listener.wait_for("event=reload_failed", "nowhere")
+    for pid in system.listener.workers():
+        os.kill(int(pid), signal.SIGKILL)
+    wait_for_both(system, "event=reload_failed", "nowhere")
+    assert first(system)[:3] == "250"
+
+
 @pytest.mark.parametrize("mode", [0o666, 0o644])
 def test_hooks_that_others_may_write_or_are_wrong_keep_it_from_starting(system, mode):
     system.control("hooks.py", HOOKS if mode == 0o666 else "oops oops\n")

@@ -11,7 +11,7 @@ from mqmail.control import lines
 from mqmail.control.access import parse_access, parse_key, unknown_sets
 from mqmail.control.actions import parse_action
 from mqmail.control.optionsets import parse_optionsets
-from mqmail.policy import access, known
+from mqmail.policy import access, cdb, known
 from mqmail.policy.facts import Facts
 from mqmail.policy.maps import Files, Maps
 from mqmail.policy.stages import Stages, for_recipient, may_relay
@@ -49,7 +49,8 @@ def entry(text, stage, **given):
 def session(text, given):
     """The checks of all stages, as xmtpd runs them; what holds for the recipient, and whether it may be
     anywhere."""
-    checks = [access.Access(stage, table(text), "+") for stage in access.TAGS]
+    sets = sets_of("strangers tls=may", "bobs tls=may")
+    checks = [access.Access(stage, table(text), "+", sets) for stage in access.TAGS]
 
     def failed(check, error):
         raise error
@@ -342,6 +343,14 @@ def test_a_bad_table_is_temporary_and_names_the_file(capfd):
     assert said.why.startswith("control/access.cdb: no whole cdb file")
     assert "control/access.cdb" not in said.reply.text
     assert "event=bad_table" in capfd.readouterr().err
+
+
+def test_a_set_that_is_not_there_is_temporary(capfd):
+    with open("control/access.cdb", "wb") as file:
+        cdb.write(file.fileno(), [(b"to:bob@example.org", b"set:strict")])
+    said, given = session("", facts())[0], facts()
+    assert (said.action, said.reply.code, given.options) == (DEFER, 451, "")
+    assert said.why == "control/access.cdb: to:bob@example.org: there is no option set strict"
 
 
 def test_the_factories_make_a_check_for_each_stage_if_there_is_a_table():

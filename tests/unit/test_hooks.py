@@ -1,17 +1,21 @@
 """control/hooks.py: how it is loaded, what its functions see and say, what becomes of mistakes."""
 
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from mqmail.base.failure import BadFile
+from mqmail.control.optionsets import OptionSets
 from mqmail.policy import hooks
 from mqmail.policy.facts import STAGES, Facts
 from mqmail.policy.hooks import Hook, Session, load, make, verdict_of
 from mqmail.policy.verdict import DEFER, DISCARD, NEXT, NO_OPINION, OK, REJECT, RELAY, Verdict
-from mqmail.xmtp.reply import reply
+from mqmail.xmtp.reply import Reply, reply
 from support.home import ROOT
 
+ALICE = "alice@here.example"
 EXAMPLES = ROOT / "docs/examples"
 
 
@@ -36,6 +40,10 @@ def facts(**more):
     return made
 
 
+def a_control():
+    return SimpleNamespace(optionsets=OptionSets({}))
+
+
 def ask(home, text, stage, **more):
     """What the hook of *stage* in a file says."""
     write(home, text)
@@ -48,7 +56,7 @@ def test_without_a_file_there_are_no_hooks(home):
 
 def test_each_stage_has_its_function(home):
     write(home, "".join([f"def {stage}(s):\n    return '550 5.7.1 {stage}'\n" for stage in STAGES]))
-    control = object()
+    control = a_control()
     checks = [make(stage)(control, None) for stage in STAGES]
     assert [(check.name, check.stage) for check in checks] == [("hooks", stage) for stage in STAGES]
     assert [check.look(facts()).reply.said() for check in checks] == [
@@ -63,8 +71,8 @@ def test_stages_share_what_the_file_remembers_until_it_is_read_again(home):
         make("connect")(control, None).look(facts())
         return make("mail")(control, None).look(facts()).reply.text
 
-    control = object()
-    assert [counted(control), counted(control), counted(object())] == ["1", "2", "1"]
+    control = a_control()
+    assert [counted(control), counted(control), counted(a_control())] == ["1", "2", "1"]
     assert make("rcpt")(control, None) is None
 
 
@@ -83,11 +91,43 @@ def test_what_a_hook_may_say(said, action, answer):
 @pytest.mark.parametrize("said", [
     True, 550, "", "yes", "250 ok", "550 5.7.1 two\r\n250 lines", "550 4.7.1 no", "600 x", "REQUIRE tls",
     "421 4.7.0 go", Verdict(REJECT), Verdict(DEFER, reply(550, "5.7.1", "x")), Verdict("maybe"),
-    b"reject", ["reject"], "550 \u00fc"])
+    b"reject", ["reject"], "550 \u00fc", "set:nowhere", Verdict(options=["x"]),
+    Verdict(options="nowhere"), Verdict(fields="X-A: 1"),
+    Verdict(fields=["X-A: 1"]), Verdict(fields=None), Verdict(fields=(3,)),
+    Verdict(fields=("no field",)), Verdict(fields=("X-A: 1\n\nbody",)),
+    Verdict(fields=("X-A: 1\r\nY: 2",)),
+    Verdict(fields=("X-A: \ud800",)), Verdict(REJECT, Reply(550, (), ""))])
 def test_what_nobody_understands_is_a_trouble_of_ours(said, capfd):
     answer = Hook("mail", lambda _session: said).look(facts())
     assert (answer.action, answer.reply.said()) == (DEFER, "451 4.3.0 internal trouble, try again later")
     assert capfd.readouterr().err.startswith("event=hook_failed prog=mqmail session=s1 hook=mail at=")
+
+
+@pytest.mark.parametrize("said", [
+    [1], ("ab",), {"a": 1}, ((ALICE, "550 no"),), ((ALICE, reply(250, "2.0.0", "yes")),)])
+def test_recipients_are_refused_by_replies(said):
+    answer = Hook("header", lambda _session: Verdict(recipients=said)).look(facts())
+    assert (answer.action, answer.reply.code, answer.recipients) == (DEFER, 451, ())
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, SystemExit, Unspeakable])
+def test_whatever_is_raised_is_a_trouble_of_ours(error, capfd):
+    def look(_session):
+        raise error
+
+    assert Hook("mail", look).look(facts()).reply.code == 451
+    assert f"error={error.__name__}" in capfd.readouterr().err
+
+
+def test_what_a_hook_prints_goes_to_the_log(home, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    ask(home, "def connect(s):\n    print('220 ready', flush=True)\n", "connect")
+    assert capfd.readouterr() == ("", "220 ready\n")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -171,10 +211,10 @@ def test_a_file_that_is_wrong_is_refused_as_a_whole(home, text, problem):
 
 def test_a_file_that_became_wrong_leaves_the_old_functions(home):
     write(home, "def mail(session):\n    return 'reject'\n")
-    check = make("mail")(object(), None)
+    check = make("mail")(a_control(), None)
     write(home, "def mail(session):\n    return oops oops\n")
     with pytest.raises(BadFile):
-        make("mail")(object(), None)
+        make("mail")(a_control(), None)
     assert check.look(facts()).action == REJECT
 
 

@@ -184,6 +184,8 @@ class Access(Check):
 
     def _checked(self, entry: Entry, said: Verdict) -> Verdict:
         """*said*; nobody has looked at the sets that a table other than control/access names."""
+        if said.options and not self._sets.has(said.options):
+            raise BadFile(f"{entry.path}: {entry.key[:80]}: there is no option set {said.options}")
         if said.options and self.stage in ("helo", "mail") and self._sets.opens(said.options):
             raise BadFile(f"{entry.path}: {entry.key[:80]}: {access.too_open(said.options, self._sets)}")
         return said

@@ -8,6 +8,7 @@ See mq-hooks(5).
 from __future__ import annotations
 
 import os
+import sys
 import time
 from io import BytesIO
 
@@ -15,6 +16,7 @@ from mqmail.base import files, log
 from mqmail.base.failure import BadFile
 from mqmail.control import reader
 from mqmail.control.actions import parse_action
+from mqmail.control.optionsets import OptionSets
 from mqmail.control.table import HOOKS
 from mqmail.mail import header as fields
 from mqmail.policy.facts import STAGES
@@ -42,6 +44,7 @@ _SHOWN = frozenset(("session", "role", "listener", "ip", "port", "proxy", "host"
                     "marks", "sender", "size", "utf8", "recipient", "recipients", "header", "octets",
                     "body"))
 _COPIES: dict[type, Callable[[Any], Any]] = {list: tuple, dict: dict, bytearray: bytes}
+_NEVER = frozenset(b"\r\n\0")       # in a line
 _ACTIONS = (OK, RELAY, REJECT, DEFER, DISCARD, NEXT)
 _TROUBLE = reply(451, "4.3.0", "internal trouble, try again later")
 
@@ -73,12 +76,14 @@ class Session:
 
 
 class Hook(Check):
-    """A *function* of the file, for *stage*."""
+    """A *function* of the file, for *stage*. *sets*: those that it may name."""
 
     name = "hooks"
 
-    def __init__(self, stage: str, function: Function) -> None:
+    def __init__(self, stage: str, function: Function,
+                 sets: OptionSets = OptionSets({})) -> None:    # noqa: B008  it is never changed
         self.stage = stage
+        self._sets = sets
         self.sees_taken = stage == "rcpt"
         self._function = function
 
@@ -86,8 +91,8 @@ class Hook(Check):
         """What it says; 451 if it fails, or says what nobody understands."""
         begun = time.monotonic()
         try:
-            return verdict_of(self._function(Session(facts)), self.stage)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever goes wrong there is temporary
+            return self._known(verdict_of(self._function(Session(facts)), self.stage))
+        except BaseException as error:  # noqa: BLE001  whatever goes wrong there is temporary
             log.event("hook_failed", session=facts.session, hook=self.stage,
                       at=f"{PATH}:{_line_of(error.__traceback__) or self._line()}",
                       error=_text_of(error))
@@ -96,6 +101,11 @@ class Hook(Check):
             seconds = time.monotonic() - begun
             if seconds > SLOW:
                 log.event("hook_slow", session=facts.session, hook=self.stage, ms=int(seconds * 1000))
+
+    def _known(self, said: Verdict) -> Verdict:
+        if said.options and not self._sets.has(said.options):
+            raise ValueError(f"there is no option set {said.options[:80]!a}")
+        return said
 
     def _line(self) -> int:
         return self._function.__code__.co_firstlineno
@@ -122,13 +132,33 @@ def _checked(said: Verdict, stage: str) -> Verdict:
         raise ValueError(f"{said.action!a} is no action of a Verdict")
     if said.action in (REJECT, DEFER):
         first = "5" if said.action == REJECT else "4"
-        if not isinstance(said.reply, Reply) or str(said.reply.code)[0] != first:
+        if not _is_reply(said.reply, first):
             raise ValueError(f"a Verdict of {said.action} has a reply that begins with {first}")
+    if type(said.options) is not str or type(said.fields) is not tuple \
+            or type(said.recipients) is not tuple:
+        raise ValueError("options of a Verdict are a text, fields and recipients are tuples")
     if said.recipients and stage != "header":       # later the queue may know of them already
         raise ValueError(f"recipients are refused at the stage header, and not at {stage}")
+    if not all([type(one) is tuple and len(one) == 2 and _is_reply(one[1], "45")
+                for one in said.recipients]):
+        raise ValueError("recipients are pairs: an address, and a reply that begins with 4 or 5")
     if said.fields and stage in ("rcpt", "body"):
         raise ValueError(f"header fields are added at the other stages, and not at {stage}")
+    if not all([_is_field(field) for field in said.fields]):
+        raise ValueError("fields are texts NAME: CONTENT, and lines after the first begin with a blank")
     return said
+
+
+def _is_reply(said: object, first: str) -> bool:
+    """Whether it is a Reply with a code that begins with one of *first*, and text."""
+    return isinstance(said, Reply) and str(said.code)[0] in first and bool(said.lines)
+
+
+def _is_field(text: object) -> bool:
+    """Whether it may stand in a header, with CRLF inside where it is folded."""
+    lines = text.encode("utf-8", "surrogateescape").split(b"\r\n") if type(text) is str else [b""]
+    return fields.is_field(lines[0]) and not _NEVER.intersection(b"".join(lines)) and all(
+        [line[:1] in (b" ", b"\t") and line.strip() for line in lines[1:]])
 
 
 def _line_of(trace: TracebackType | None) -> int:
@@ -142,7 +172,10 @@ def _line_of(trace: TracebackType | None) -> int:
 
 
 def _text_of(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:300]
+    try:
+        return f"{type(error).__name__}: {error}"[:300]
+    except Exception:  # noqa: BLE001  its __str__ is the file's, too
+        return type(error).__name__
 
 
 def load(home: str = ".") -> dict[str, Function]:
@@ -176,6 +209,7 @@ def _compiled(source: bytes) -> CodeType:
 
 def _run(code: CodeType) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "hooks", "__file__": PATH}
+    sys.stdout = sys.stderr         # of one session, descriptor 1 is the client
     try:
         exec(code, names)  # noqa: S102  the file is the administrator's, as the modules here are
     except (Exception, SystemExit) as error:  # noqa: BLE001  any of them says that the file is wrong
@@ -224,6 +258,6 @@ def make(stage: str) -> Callable[[Control, Any], Check | None]:
 
     def factory(control: Control, _services: Any) -> Check | None:
         function = _file.functions(control).get(stage)
-        return Hook(stage, function) if function is not None else None
+        return Hook(stage, function, control.optionsets) if function is not None else None
 
     return factory

@@ -10,6 +10,7 @@ from mqmail.base.failure import BadFile, Failure, Usage
 from mqmail.control.access import unknown_sets
 from mqmail.control.hosts import parse_listener, split_port
 from mqmail.control.listeners import Listener
+from mqmail.control.verify import unknown_destinations
 from mqmail.net import daemon
 from mqmail.net.owner import as_owner, give_up_root, import_late, owner_of
 from mqmail.net.service import Service
@@ -93,7 +94,8 @@ class Parent:
         found = settings.load(None, old, (*known.CONTROL, *MORE))
         found.make_tls()
         control = found.control
-        for text in unknown_sets("control/access", control.access, control.optionsets):
+        for text in (*unknown_sets("control/access", control.access, control.optionsets),
+                     *unknown_destinations("control/verify", control.verify, control.destinations)):
             raise BadFile(text)         # workers would say so again and again
         found.check_listeners(found.control.listeners if self._follows else [self._other])
         return found
