@@ -29,7 +29,9 @@ ZONE = "\n".join([
     'long.test. 60 IN TXT ' + f'"{"x" * 250}" ' * 20,
     "1.2.0.192.in-addr.arpa. 60 IN PTR A.test.",
     "lost.test. 60 IN MX 0 nowhere.test.", "lost.test. 60 IN MX 5 drop.test.",
-    *[f"big.test. 60 IN MX {n} h{n}.big.test." for n in range(400)],
+    *[f"big.test. 60 IN MX {n} h{n}.big.test." for n in range(100)],
+    *[f"huge.test. 60 IN MX {n} h.test." for n in range(101)],
+    *[f"many.test. 60 IN A 198.51.{n // 100}.{n % 100}" for n in range(501)],
     *[f"wide.test. 60 IN A 198.51.100.{n}" for n in range(100)]])
 
 
@@ -145,7 +147,15 @@ def test_what_is_got_over(rig, server, fault):
 
 def test_an_answer_that_only_fits_tcp(rig, server):
     server.faults = {"big.test": "tc"}
-    assert len(rig.ask("big.test", "MX").records) == 400
+    assert len(rig.ask("big.test", "MX").records) == 100
+
+
+@pytest.mark.parametrize(("name", "kind"), [("huge.test", "MX"), ("many.test", "A")])
+def test_an_answer_that_would_take_too_long_to_read(rig, server, name, kind):
+    server.faults = {name: "tc"}
+    found = rig.ask(name, kind)
+    assert (found.kind, found.ttl) == (FAILED, 30)
+    assert found.why.startswith("127.0.0.1: an answer of ")
 
 
 @pytest.mark.parametrize("fault", ["drop", "servfail", "refused", "lame", "garbage"])
@@ -174,11 +184,30 @@ def test_the_answers_that_are_kept_are_bounded(rig, monkeypatch):
     assert 0 < len(rig.resolver._kept) <= 10
 
 
+def test_large_answers_are_not_kept(rig, server):
+    for _ in range(2):
+        assert rig.ask("wide.test", "A").kind == rig.ask("x.test", "MX").kind == FOUND
+    assert [name for name, _, _ in server.asked] == ["wide.test", "x.test", "wide.test"]
+
+
 def test_many_questions_take_turns(rig, server, monkeypatch):
     monkeypatch.setattr(net_dns, "MOST_AT_ONCE", 3)
     found = rig.run(*[rig.resolver.ask(f"n{n}.test", "A") for n in range(50)])
     assert [answer.kind for answer in found] == [UNKNOWN] * 50
     assert rig.resolver._running == 0
+
+
+def test_who_has_no_turn_in_time_is_told_so(rig, server, monkeypatch):
+    monkeypatch.setattr(net_dns, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(net_dns, "TOTAL", 0.3)
+    server.faults = {f"n{n}.test": "drop" for n in range(20)}
+    begun = rig.loop.time()
+    found = rig.run(*[rig.resolver.ask(f"n{n}.test", "A") for n in range(20)])
+    assert rig.loop.time() - begun < 1.5
+    assert [answer.kind for answer in found] == [FAILED] * 20
+    assert found[-1].why == "too many questions at once"
+    assert len(server.asked) <= 4
+    assert rig.ask("a.test", "A").kind == FOUND
 
 
 @settings(deadline=None, max_examples=300)
@@ -235,7 +264,7 @@ def test_a_host_whose_address_is_not_known_now(rig, server):
 
 def test_a_domain_takes_no_longer_than_it_may(rig, server, monkeypatch):
     monkeypatch.setattr(mx, "TOTAL", 0.2)
-    server.faults = {f"h{n}.big.test": "drop" for n in range(400)}
+    server.faults = {f"h{n}.big.test": "drop" for n in range(100)}
     found = rig.find("big.test")
     assert len(found) == 50
     assert "no address of h49.big.test known: no answer in time" in [c.trouble for c in found]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from _socket import AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_DGRAM, socket
 from collections import deque
+from errno import EMSGSIZE
 
 import dns.exception
 import dns.flags
@@ -52,7 +53,10 @@ PATIENCE = (3.0, 6.0, 11.0)     # seconds for a server's answer, in the rounds t
 PAYLOAD = 1232              # octets of UDP that no link cuts in pieces
 MOST_AT_ONCE = 256          # questions
 MOST_KEPT = 10000           # answers
-LARGEST_KEPT = 4096         # octets of an answer's texts
+LARGEST_KEPT = 4096         # octets of an answer, and for each record
+_RECORD = 32                # more
+MOST_RECORDS = 500          # in an answer; of names, which dnspython is slow with:
+MOST_NAMES = 100            # of MX and PTR, and of what comes beside an answer
 LONGEST_KEPT = 86400
 LONGEST_NEGATIVE = 3600     # RFC 2308 section 5 allows one to three hours
 KEPT_FAILURE = 30           # RFC 2308 section 7 allows five minutes
@@ -111,7 +115,7 @@ class Resolver:
 
     def _keep(self, key: tuple[str, str], answer: Answer) -> None:
         self._kept.pop(key, None)
-        if not answer.ttl or key[1] == "TXT" and sum(map(len, answer.records)) > LARGEST_KEPT:
+        if not answer.ttl or sum([_octets(one) for one in answer.records]) > LARGEST_KEPT:
             return
         if len(self._kept) >= MOST_KEPT:
             now = self._loop.time()
@@ -121,14 +125,15 @@ class Resolver:
         self._kept[key] = (self._loop.time() + answer.ttl, answer)
 
     async def _in_turn(self, name: str, kind: str) -> Answer:
-        """Ask, when not too many others are being asked."""
+        """Ask, when not too many others are being asked: who waits longer than TOTAL is not."""
+        end = self._loop.time() + TOTAL
         if self._running >= MOST_AT_ONCE:
             self._turns.append(Waiter())
             await self._turns[-1]
         else:
             self._running += 1
         try:
-            return await self._ask_servers(name, kind)
+            return await self._ask_servers(name, kind, end)
         except Exception as error:  # noqa: BLE001  of ours or dnspython's: others must not suffer
             program.bug(error, name=name, kind=kind)
             return Answer(FAILED, ttl=KEPT_FAILURE, why="internal trouble")
@@ -138,13 +143,12 @@ class Resolver:
             else:
                 self._running -= 1
 
-    async def _ask_servers(self, name: str, kind: str) -> Answer:
+    async def _ask_servers(self, name: str, kind: str, end: float) -> Answer:
         try:
             query = dns.message.make_query(dns.name.from_text(name), kind, use_edns=0, payload=PAYLOAD)
         except (dns.exception.DNSException, UnicodeError):
             return Answer(UNKNOWN, ttl=LONGEST_NEGATIVE, why="not a name")
-        end = self._loop.time() + TOTAL
-        answer = Answer(FAILED)
+        answer = Answer(FAILED, why="too many questions at once")
         for patience in PATIENCE:
             slow = False
             for server in list(self._servers):
@@ -201,7 +205,10 @@ class Resolver:
                 return
             except OSError as error:            # ICMP: nobody listens
                 return waiter.fail(error)
-            found = _parse(query, data)
+            try:
+                found = _parse(query, data)
+            except TooLarge as error:
+                return waiter.fail(error)
             if found is not None:
                 waiter.set(found)
 
@@ -241,9 +248,38 @@ class Resolver:
 _SLOW = "no answer in time"
 
 
+class TooLarge(OSError):
+    """An answer with so many records that reading it would keep all others waiting."""
+
+
+def _too_many(query: Message, data: bytes) -> int:
+    """How many records *data* says that it has (RFC 1035 section 4.1.1), 0 if they can be read."""
+    names = query.question[0].rdtype in (dns.rdatatype.MX, dns.rdatatype.PTR)
+    answers, *others = [int.from_bytes(data[place:place + 2], "big") for place in (6, 8, 10)]
+    if answers > (MOST_NAMES if names else MOST_RECORDS) or sum(others) > MOST_NAMES:
+        return answers + sum(others)
+    return 0
+
+
+def _repeats(query: Message, data: bytes) -> bool:
+    """Whether *data* has the question."""
+    asked = query.question[0].name.to_digestable() + query.question[0].rdtype.to_bytes(2, "big")
+    return data[12:12 + len(asked)].lower() == asked
+
+
+def _octets(record: Any) -> int:
+    """About the memory that it takes."""
+    return _RECORD + len(record[1] if type(record) is tuple else record)
+
+
 def _parse(query: Message, data: bytes) -> Message | None:
-    """The response to *query*; None for anything else, which then is not looked at."""
+    """The response to *query*; None for anything else, which then is not looked at. Raises TooLarge."""
     if data[:2] != query.id.to_bytes(2, "big"):
+        return None
+    records = _too_many(query, data)
+    if records:
+        if _repeats(query, data):
+            raise TooLarge(EMSGSIZE, f"an answer of {records} records")
         return None
     try:
         found = dns.message.from_wire(data, ignore_trailing=True, raise_on_truncation=False)
