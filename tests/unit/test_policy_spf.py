@@ -8,9 +8,11 @@ import pytest
 from mqmail.base.waiter import run
 from mqmail.control.networks import parse_networks
 from mqmail.mail.mxlist import FAILED, FOUND, NOTHING, UNKNOWN, Answer
+from mqmail.policy import spf as policy_spf
 from mqmail.policy.facts import Facts
 from mqmail.policy.spf import Question, Result, check_host
 from mqmail.policy.spfcheck import SpfCheck, received_spf
+from mqmail.policy.spfmacro import expand_name, parse_text
 
 DATA = Path(__file__).parents[1] / "spf" / "rfc7208-tests.json"
 PARTS = json.loads(DATA.read_text(encoding="utf-8"))
@@ -218,3 +220,36 @@ def test_a_field_of_hostile_words_is_one_field():
     assert all(line.startswith("\t") for line in lines[1:])
     assert all(line.isprintable() for line in [line.lstrip("\t") for line in lines])
     assert lines[0] == "Received-SPF: permerror (mx.test: the SPF record of a?.example?? is wrong)"
+
+
+def test_large_records_are_not_remembered():
+    records = {"large.example": [{"SPF": "v=spf1 " + "a:h.example " * 50 + "-all"}],
+               "small.example": [{"SPF": "v=spf1 ip4:192.0.2.7 -all"}]}
+    for domain in records:
+        run(check_host(Question("192.0.2.1", f"a@{domain}", "h.example"), Zone(records).lookup))
+    assert b"v=spf1 ip4:192.0.2.7 -all" in policy_spf._records
+    assert not [data for data in policy_spf._records if len(data) > 512]
+
+
+class Counted(dict):
+    asked = 0
+
+    def __getitem__(self, key):
+        self.asked += 1
+        return super().__getitem__(key)
+
+
+def test_no_more_macros_are_expanded_than_a_name_holds():
+    values = Counted(s="local@sender.example")
+    name = expand_name(parse_text("%{s}" * 2000 + ".example"), values)
+    assert len(name) <= 253 and name.endswith("@sender.example.example")
+    assert values.asked < 20
+
+
+def test_a_long_explanation_is_not_looked_at():
+    zone = {"x.example": [{"SPF": "v=spf1 -all exp=e.x.example"}],
+            "e.x.example": [{"TXT": "%{S}" * 257}]}
+    question = Question("192.0.2.1", "a@x.example", "h.example")
+    assert run(check_host(question, Zone(zone).lookup)).explanation == ""
+    zone["e.x.example"] = [{"TXT": "no %{i}"}]
+    assert run(check_host(question, Zone(zone).lookup)).explanation == "no 192.0.2.1"

@@ -29,7 +29,9 @@ MOST_VOID = 2               # of them without an answer
 MOST_NAMES = 10             # hosts of an mx or ptr
 LONGEST_EXPLANATION = 300
 _RESULTS = {"+": PASS, "-": FAIL, "~": SOFTFAIL, "?": NEUTRAL}
-_MOST_KNOWN = 2000
+_MOST_KNOWN = 1000
+_LARGEST_KNOWN = 512        # octets: larger ones are hundreds of terms, and take kilobytes each
+_LARGEST_EXPLANATION = 1024     # octets, before its macros are expanded
 _records: dict[bytes, Record] = {}      # read already
 
 
@@ -254,7 +256,9 @@ class _Evaluation:
         if not is_name(target):
             return ""
         answer = await self._lookup(target, "TXT")
-        if len(answer.records) != 1 or not answer.records[0].isascii():
+        if len(answer.records) != 1 or len(answer.records[0]) > _LARGEST_EXPLANATION:
+            return ""
+        if not answer.records[0].isascii():
             return ""
         try:
             text = parse_text(answer.records[0].decode("ascii"))
@@ -273,6 +277,8 @@ def _read(data: bytes) -> Record:
     record = _records.get(data)
     if record is None:
         record = spfrecord.parse(data)
+        if len(data) > _LARGEST_KNOWN:
+            return record
         if len(_records) >= _MOST_KNOWN:
             _records.clear()
         _records[data] = record

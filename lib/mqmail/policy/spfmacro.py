@@ -106,7 +106,12 @@ def expand(pieces: Pieces, values: Mapping[str, str]) -> str:
 def expand_name(pieces: Pieces, values: Mapping[str, str]) -> str:
     """A domain name in lower case without the last dot; labels on the left of one that is too long are
     dropped (section 7.3)."""
-    name = expand(pieces, values).removesuffix(".")
+    name = ""
+    for piece in reversed(pieces):              # thousands of macros cost no more than a name holds
+        name = expand((piece,), values) + name
+        if len(name) > LONGEST_NAME + 1:
+            break
+    name = name.removesuffix(".")
     if len(name) > LONGEST_NAME:
         name = name[-LONGEST_NAME - 1:].partition(".")[2]
     return name.lower()
