@@ -70,6 +70,15 @@ def test_who_collects_refusals_is_stopped(home):
     assert is_stopped(home, "probe")
 
 
+def test_a_sender_of_somebody_else_is_refused_and_logged(home):
+    with logged_in(home, "author") as client:
+        assert client.say("MAIL FROM:<eve@alice.org>")[:9] == "553 5.7.1"
+    line = home.wait_for_log("event=sender_refused", f"login=author@{ME}")
+    assert " ip=127.0.0.1 " in line
+    assert " sender=eve@alice.org said=553+20" in line
+    assert " check=senders " in line
+
+
 BURST = "".join([f"RCPT TO:<nobody{number}@{ME}>\r\n" for number in range(3)]) + "QUIT\r\n"
 
 

@@ -79,6 +79,11 @@ def test_a_story_from_standard_input(logs):
     assert len(show(ID, text=text).splitlines()) == 6
 
 
+def test_all_logs_are_one(logs):
+    seconds = [int(line[17:19]) for line in show(str(logs)).splitlines()]
+    assert seconds == [0, 1, 2, 3, 4, 4, 5, 5, 6, 7]
+
+
 def test_logs_of_one_kind_each(logs):
     assert len(show(ID, str(logs / "mq-queue/log/main")).splitlines()) == 2
     assert len(show(str(logs / "mq-send/log/main/current")).splitlines()) == 3

@@ -27,8 +27,8 @@ EVENTS = {
         site_down stopped stopping tls_failed verify_failed""".split(),
     "info": """
         accepted auth_ok auth_refused authenticated bounced client_refused deferred delivered discarded
-        failed finished header_marked message_refused nobody_to_tell queued recipient_refused tls_refused
-        told""".split(),
+        failed finished header_marked message_refused nobody_to_tell queued recipient_refused
+        sender_refused tls_refused told""".split(),
     "debug": """
         connect disconnect put_off refused replaced sent tls xclient""".split(),
 }

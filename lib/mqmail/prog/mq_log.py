@@ -14,6 +14,7 @@ directory of such directories or of service directories; without one, standard i
 
 from __future__ import annotations
 
+import heapq
 import os
 import sys
 import tempfile
@@ -53,9 +54,8 @@ def main(argv: list[str]) -> int:
         for line in lines:
             _print(line, id)
         return 0 if lines else NOT_FOUND
-    for log in logs or [lambda: _lines(sys.stdin.buffer)]:
-        for raw in log():
-            _print(parse(raw), "")
+    for line in _merged(logs or [lambda: _lines(sys.stdin.buffer)]):
+        _print(line, "")
     return 0
 
 
@@ -151,6 +151,19 @@ def _time(text: str) -> tuple[float | None, str]:
 def _seconds(utc: time.struct_time) -> float:
     import calendar
     return float(calendar.timegm(utc))
+
+
+def _merged(logs: list[Callable[[], Iterator[bytes]]]) -> Iterator[Line]:
+    """All lines of all logs by their times; those without one stay behind the line before them."""
+    def timed(number: int, log: Iterator[bytes]) -> Iterator[tuple[float, int, Line]]:
+        last = 0.0
+        for raw in log:
+            line = parse(raw)
+            last = last if line.at is None else max(last, line.at)
+            yield last, number, line
+
+    every = [timed(number, log()) for number, log in enumerate(logs)]
+    return (line for _, _, line in heapq.merge(*every, key=lambda one: one[:2]))
 
 
 def _story(id: str, logs: list[Callable[[], Iterator[bytes]]]) -> list[Line]:

@@ -129,8 +129,8 @@ def _request(options: dict[str, Any]) -> Request:
         home = home or homes.HOME
         if os.geteuid() != 0:
             raise Usage("--system: only root can make a home for the whole system")
-    if options["--check"] or options["--repair"]:       # make no home
-        home = home or homes.HOME
+    if options["--check"] or options["--repair"] or os.geteuid() == 0 and os.path.isdir(homes.HOME):
+        home = home or homes.HOME                       # what is there is meant
     if not home:
         raise Usage("which home? Write --home DIR, or set MQMAIL_HOME")
     me = options["--me"] or ""

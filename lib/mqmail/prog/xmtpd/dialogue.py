@@ -11,7 +11,7 @@ import time
 
 from mqmail.control.loginnames import fold
 from mqmail.policy.verdict import REJECT
-from mqmail.prog.xmtpd.client import TLS_FIRST, reply_of
+from mqmail.prog.xmtpd.client import TLS_FIRST, reply_of, shown
 from mqmail.prog.xmtpd.message import Message
 from mqmail.prog.xmtpd.peer import Peer, plain_ip
 from mqmail.queue import ids
@@ -189,6 +189,8 @@ class Dialogue(Message):
         answer = None
         if said is not None and said.action == REJECT and self.facts.login:
             answer = reply_of(said)
+            self.log("sender_refused", ip=self.facts.ip, login=self.facts.login,
+                     sender=shown(event.sender), said=answer.said(), check=said.check, why=said.why)
         self.server.answer(event, answer or self._wants_first())
 
     def _wants_first(self) -> Reply | None:
