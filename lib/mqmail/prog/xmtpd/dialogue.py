@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 
+from mqmail.base import log
+from mqmail.base.failure import BadFile
 from mqmail.control.loginnames import fold
 from mqmail.policy.verdict import REJECT
 from mqmail.prog.xmtpd.client import TLS_FIRST, reply_of, shown
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from mqmail.prog.xmtpd.settings import Settings
 
 _AUTH_FIRST = reply(530, "5.7.0", "authentication required")
+_NO_TLS = reply(454, "4.7.0", "TLS is not available now")       # RFC 3207 section 4
 _NO_AUTH = reply(502, "5.5.1", "AUTH is not offered")
 _NO_SUCH = reply(504, "5.5.4", "this mechanism is not offered")
 _BAD_XCLIENT = reply(501, "5.5.4", "bad XCLIENT attribute")
@@ -140,7 +143,7 @@ class Dialogue(Message):
             return self._authenticate(event)
         if kind is events.Xclient:
             return self._xclient(event)
-        self.server.answer(event)
+        self._start_tls(event) if kind is events.StartTls else self.server.answer(event)
         return None
 
     def _drop(self, kind: type) -> None:
@@ -202,6 +205,17 @@ class Dialogue(Message):
         if facts.role in ("submission", "submissions") and not (facts.login or self.may_relay):
             return _AUTH_FIRST
         return None
+
+    def _start_tls(self, event: events.StartTls) -> None:
+        """One session reads certificate and key now: who cannot have TLS may go on without."""
+        answer = None
+        try:
+            if self.ucspi_tls is None:
+                self.settings.context(self.options)
+        except BadFile as error:
+            log.event("tls_refused", session=self.facts.session, ip=self.facts.ip, why=str(error))
+            answer = _NO_TLS
+        self.server.answer(event, answer)
 
     async def _authenticate(self, event: events.Auth) -> None:
         facts = self.facts

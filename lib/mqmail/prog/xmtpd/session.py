@@ -6,6 +6,7 @@ from __future__ import annotations
 from time import monotonic
 
 from mqmail.base import log
+from mqmail.base.failure import BadFile
 from mqmail.net.converse import Conversation
 from mqmail.net.expired import Expired
 from mqmail.net.proxy import parse_proxy
@@ -187,11 +188,11 @@ class Session(Conversation):
         from mqmail.net.tls import TlsFailed
         dialogue = self._dialogue
         facts = dialogue.facts
-        context = dialogue.settings.context(dialogue.options)
         self._plain = False
         try:
+            context = dialogue.settings.context(dialogue.options)
             tls = await start_server(self.stream, context, HANDSHAKE_TIMEOUT)  # type: ignore[arg-type]
-        except TlsFailed as error:
+        except (TlsFailed, BadFile) as error:
             log.event("tls_refused", session=facts.session, ip=facts.ip, why=str(error))
             return "tls"
         self.stream = tls
