@@ -244,13 +244,13 @@ def test_root_reads_as_the_owner_of_the_home_does(home):
     assert show(home, "--check") == ""
     write(home, tlscertificates="* tls/cert.pem tls/key.pem\n")
     (home / "tls").mkdir(mode=0o700)
-    assert check(home) == ["tls/cert.pem: Permission denied: uid 4242 must be able to read it:"
-                           " see control/tlscertificates"]
+    assert check(home) == ["tls/cert.pem: Permission denied: uid 4242 must be able to read it"
+                           " (mq-setup --repair): see control/tlscertificates"]
     (home / "tls").chmod(0o755)
     for path in (home / "tls/cert.pem", home / "tls/key.pem"):
         path.touch(0o600)
-    assert check(home) == ["tls/cert.pem: Permission denied: uid 4242 must be able to read it:"
-                           " see control/tlscertificates"]
+    assert check(home) == ["tls/cert.pem: Permission denied: uid 4242 must be able to read it"
+                           " (mq-setup --repair): see control/tlscertificates"]
 
 
 def test_without_a_home_it_says_how_to_make_one():

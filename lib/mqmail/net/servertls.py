@@ -128,7 +128,8 @@ def _denied(error: OSError) -> str:
         name = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         name = f"uid {os.geteuid()}"
-    return f"{error.strerror}: {name} must be able to read it"
+    hint = " (mq-setup --repair)" if str(error.filename)[:4] == "tls/" else ""
+    return f"{error.strerror}: {name} must be able to read it{hint}"
 
 
 def _trust(context: ssl.SSLContext, authorities: str) -> None:

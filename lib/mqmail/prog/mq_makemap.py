@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     home, _, found = daemon.arguments(__doc__, argv)
     name = str(found["NAME"])
     if name not in PARSERS:
-        raise Usage(f"{name!a}: tables are made of {', '.join(PARSERS)}")
+        raise Usage(f"{name!a} is not a table that can be made: write {', '.join(PARSERS)}")
     form = SQLITE if found["--sqlite"] else CDB
     data = b"" if found["--delete"] else _read(str(found["FILE"]))
     reader.preload()
