@@ -30,7 +30,7 @@ from mqmail.control.table import BY_NAME, HOOKS, NUMBER, TABLE_OF_FILES
 from mqmail.net import daemon
 from mqmail.net.owner import Owner, as_owner, become_owner, owner_of
 from mqmail.net.servertls import ServerTls
-from mqmail.policy import hooks
+from mqmail.policy import hooks, known
 from mqmail.policy.maps import Files
 
 TYPE_CHECKING = False
@@ -67,6 +67,8 @@ def main(argv: list[str]) -> int:
 def _enter(home: str) -> None:
     """Work in the home, and read it with the rights of the daemons: root becomes its owner."""
     reader.preload()
+    if os.geteuid() == 0:
+        known.import_late()         # who root becomes may be unable to read it
     try:
         os.chdir(home)
         become_owner(owner_of("."))
