@@ -39,7 +39,9 @@ class Authority:
 
 
 def general(name):
-    """A name as subjectAltName has it."""
+    """A name as subjectAltName has it; "DER:..." is all of it, as openssl takes it."""
+    if name.startswith("DER:"):
+        return name
     try:
         return f"IP:{ipaddress.ip_address(name)}"
     except ValueError:

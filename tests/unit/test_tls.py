@@ -284,6 +284,15 @@ def test_a_certificate_nobody_vouches_for(shell, pair):
     assert failure(shell, talk, client_context(True, "", "")) == "unable to get local issuer certificate"
 
 
+def test_a_name_that_cannot_be_read_is_none(shell, authority, tmp_path):
+    strange = authority.certificate(["DER:30:03:82:01:FF"], tmp_path)
+    context = client_context(True, "", str(authority.file))
+    with Peer(under_tls(server_context(strange), nothing)) as peer:
+        tls = shell.run(start_client(shell.stream(peer.ours), context, "", 20.0))
+        assert tls.certificate == {}
+        tls.write(b"x")
+
+
 def test_an_expired_certificate(shell, authority, tmp_path):
     expired = authority.certificate(["mx.example"], tmp_path, days=-1)
     context = client_context(True, "", str(authority.file))

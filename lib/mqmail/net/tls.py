@@ -159,8 +159,11 @@ class TlsStream:
 
     @property
     def certificate(self) -> dict[str, Any]:
-        """The peer's, as ssl has it; empty when it was not verified."""
-        return self._tls.getpeercert() or {}
+        """The peer's, as ssl has it; empty when it was not verified, or holds what ssl cannot read."""
+        try:
+            return self._tls.getpeercert() or {}
+        except (ValueError, ssl.SSLError):      # a name in octets above 127
+            return {}
 
     @property
     def context(self) -> ssl.SSLContext:
