@@ -4,7 +4,7 @@ import pytest
 
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import ProtocolError, Reply, reply
-from mqmail.xmtp.server import Limits, Server
+from mqmail.xmtp.server import OVERSHOOT, Limits, Server
 from support.dialogue import OFFER, Told, codes, opened
 
 ENVELOPE = b"MAIL FROM:<a@b.com>\r\nRCPT TO:<a@b.com>\r\n"
@@ -80,6 +80,19 @@ def test_a_token_may_come_with_the_command():
     assert codes(told.say(line + b"x\r\n")) == [500]
     assert codes(told.say(line + b"\r\n")) == [535]
     assert codes(told.say(b"MAIL FROM:<a@b.com> ENVID=" + b"x" * 3000 + b"\r\n")) == [500]
+
+
+def test_recipients_without_end_end_the_session():
+    told = opened(recipients=1, errors=3)
+    rcpt = b"RCPT TO:<a@b.com>\r\n"
+    assert codes(told.say(ENVELOPE + OVERSHOOT * rcpt)) == [250, 250, *OVERSHOOT * [452]]
+    assert codes(told.say(9 * rcpt)) == [452, 452, 452, 421]
+
+
+def test_empty_chunks_without_end_end_the_session():
+    told = opened(idle=9)
+    assert codes(told.say(ENVELOPE + b"BDAT 0\r\n" * 20))[-3:] == [250, 250, 421]
+    assert told.server.closed
 
 
 def test_errors_end_the_session():

@@ -192,7 +192,7 @@ AGAIN = TWO.partition(b"\r\n")[2]
 
 def test_the_size_of_a_recipients_set_is_forgotten_with_a_body_that_is_too_large(monkeypatch):
     monkeypatch.setitem(FILES, "optionsets", OptionSets({"small": {"databytes": 1000}}))
-    hook = Hook("rcpt", lambda _session: "set:small")
+    hook = Hook("rcpt", lambda _session: "set:small", FILES["optionsets"])
     again = b"MAIL FROM:<a@x.example> SIZE=5000\r\nQUIT\r\n"
     heard, _ = served(TWO + bdat(LARGE) + again, checks=[hook])
     assert [line[:3] for line in heard[-3:]] == ["552", "250", "221"]

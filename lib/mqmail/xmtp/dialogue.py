@@ -32,7 +32,7 @@ class Limits:
     recipients: int = 1000          # per transaction; RFC 5321 4.5.3.1.8 wants at least 100
     errors: int = 20                # commands that were wrong, and AUTH and MAIL refused with 5xx
     refused: int = 100              # recipients answered 5xx by the application
-    idle: int = 100                 # commands without progress since the last message
+    idle: int = 100                 # commands without progress since the last message, empty chunks too
     command: int = 512              # octets with CRLF (RFC 5321 4.5.3.1.4)
     extended: int = 2048            # the same for MAIL, RCPT and XCLIENT with their extensions
     line: int = 998

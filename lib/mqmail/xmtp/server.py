@@ -35,6 +35,7 @@ __all__ = ["ALLOWED", "CHUNK", "MAIL", "ONLY_XFD", "RCPT", "READY", "REFUSED", "
            "START", "Limits", "Server"]
 
 LONGEST_AUTH_LINE = 12288       # RFC 4954 section 4
+OVERSHOOT = 10000               # recipients of a transaction that are not taken before each is an error
 # What a service that takes bodies by XFD alone offers, and its answer to DATA.
 SERVICE_EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "XMQ")
 ONLY_XFD = reply(502, "5.5.1", "the body comes by XFD here")
@@ -146,10 +147,8 @@ class Server(Transfer):
             return self._say(reply(500, "5.5.2", "unknown command"))
         if self._state not in ALLOWED[verb] and verb not in ("BDAT", "XFD"):
             return self._say(reply(503, "5.5.1", self._out_of_order(verb)), error=not self._is_behind())
-        if verb in IDLE and self._limits.idle:
-            self._idle += 1
-            if self._idle > self._limits.idle:
-                return self.close(reply(421, "4.7.0", "too many commands without mail"))
+        if verb in IDLE and self._is_idle():
+            return None
         return handler(self, argument.strip(" "))
 
     def _longest_command(self, verb: str) -> int:
@@ -205,11 +204,17 @@ class Server(Transfer):
             self.missed += 1
             return self._say(refused.reply)
         if len(self.accepted) >= self._limits.recipients:
-            self.missed += 1
+            self._miss()
             return self._say(reply(452, "4.5.3", "too many recipients"))     # RFC 5321 4.5.3.1.10
         self._offered += 1
         self._state = RCPT
         return self._owe(rcpt)
+
+    def _miss(self) -> None:
+        """A recipient is not taken. A client may name many more than it may have; it ends."""
+        self.missed += 1
+        if self.missed > OVERSHOOT:
+            self._count_error()
 
     def _room_for_recipients(self) -> bool:
         return len(self.accepted) + len(self._owed) < self._limits.recipients
@@ -350,7 +355,7 @@ class Server(Transfer):
         if answer.code < 400:
             self._accept(event)
             return answer
-        self.missed += 1
+        self._miss()
         if answer.code >= 500 and not self.xmq:
             self._refused += 1
             if self._refused > self._limits.refused:

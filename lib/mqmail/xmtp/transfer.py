@@ -71,6 +71,14 @@ class Transfer(Dialogue):
         return self.kind == "lmtp" or (
             self.mail is not None and self.mail.prdr and len(self.accepted) > 1)
 
+    def _is_idle(self) -> bool:
+        """One more command that brings no message nearer. Whether it was the last: the session ends."""
+        self._idle += 1
+        if not 0 < self._limits.idle < self._idle:
+            return False
+        self.close(reply(421, "4.7.0", "too many commands without mail"))
+        return True
+
     # --- what the application calls ---
 
     def answer_recipient(self, number: int, answer: Reply | None = None) -> None:
@@ -136,6 +144,8 @@ class Transfer(Dialogue):
             self.close(reply(552, "5.3.4", "chunk too large"))
             return None
         self._chunk, self._last = int(size), last.isascii() and last.upper() == "LAST"
+        if not self._chunk and not self._last and self._is_idle():
+            return None
         self._refusal = self._refuse_chunk(last)
         if self._refusal is not None:
             self._mode = self._refused_chunk
