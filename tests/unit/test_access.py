@@ -345,6 +345,21 @@ def test_a_bad_table_is_temporary_and_names_the_file(capfd):
     assert "event=bad_table" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("text", "action"), [
+    ("Connect:.example OK", NEXT), ("Connect:.example OK\nConnect:* REJECT", DEFER),
+    ("* DISCARD", DEFER),
+    ("Connect:192.0.2.9 REJECT", REJECT), (".example OK\n* OK", OK)])
+def test_a_client_whose_name_cannot_be_looked_up_is_not_refused_for_good(text, action):
+    given = facts()
+    given.marks["reversename"] = "unknown"
+    said = access.Access("connect", table(text), "+").look(given)
+    assert (said.action, said.trouble) == (action, action in (NEXT, DEFER))
+    given.marks["reversename"] = "none"
+    assert not access.Access("connect", table(text), "+").look(given).trouble
+    given.marks["reversename"] = "unknown"
+    assert not access.Access("connect", table("To:* OK"), "+").look(given).trouble
+
+
 def test_a_set_that_is_not_there_is_temporary(capfd):
     with open("control/access.cdb", "wb") as file:
         cdb.write(file.fileno(), [(b"to:bob@example.org", b"set:strict")])

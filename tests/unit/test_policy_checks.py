@@ -1,5 +1,7 @@
 """The checks of a stranger's address, name, HELO, patience and sender."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from mqmail.base.waiter import run
@@ -8,6 +10,7 @@ from mqmail.control.badmailfrom import parse_badmailfrom
 from mqmail.control.dnsbl import parse_dnsbl
 from mqmail.control.networks import parse_networks
 from mqmail.mail.mxlist import FAILED, FOUND, NOTHING, UNKNOWN, Answer
+from mqmail.policy import dnschecks
 from mqmail.policy.badmailfrom import BadMailFrom
 from mqmail.policy.clientname import NameRequired, ReverseName
 from mqmail.policy.dnsbl import Dnsbl
@@ -96,7 +99,7 @@ def dnsbl(text, answers, ip="192.0.2.1", now=lambda: 0.0):
     ("a.test weight=3\nthreshold=3", {"a.test": ["127.0.0.2"]}, True),
     ("a.test\n!w.test", {"a.test": ["127.0.0.2"], "w.test": ["127.0.0.3"]}, False),
     ("a.test\n!w.test", {"a.test": ["127.0.0.2"], "w.test": ["127.0.0.255"]}, True),
-    ("a.test\n!w.test", {"a.test": ["127.0.0.2"], "w.test": FAILS}, True),
+    ("a.test weight=5\n!w.test weight=3\nthreshold=2", {"a.test": ["127.0.0.2"], "w.test": FAILS}, True),
     ("a.test weight=5\n!w.test weight=3\nthreshold=2",
      {"a.test": ["127.0.0.2"], "w.test": ["127.0.0.3"]}, True),
     ("a.test weight=4\n!w.test weight=3\nthreshold=2",
@@ -106,6 +109,40 @@ def dnsbl(text, answers, ip="192.0.2.1", now=lambda: 0.0):
 def test_lists(text, answers, refused):
     check, _ = dnsbl(text, answers)
     assert said(check, stranger()) == (("reject", "5.7.1") if refused else ("next", ""))
+
+
+@pytest.mark.parametrize("text", [
+    "a.test\n!w.test", "a.test weight=4\n!w.test weight=3\nthreshold=2"])
+def test_nobody_is_refused_for_good_whom_a_good_list_might_have(text):
+    check, _ = dnsbl(text, {"a.test": ["127.0.0.2"], "w.test": FAILS})
+    assert said(check, stranger()) == ("defer", "4.7.1")
+
+
+def test_a_list_that_fails_again_and_again_is_left_alone_for_a_while():
+    clock = [0.0]
+    check, dns = dnsbl("a.test\nb.test", {"a.test": ["127.0.0.2"], "b.test": FAILS},
+                       now=lambda: clock[0])
+
+    def asked():
+        dns.asked.clear()
+        assert said(check, stranger()) == ("reject", "5.7.1")
+        return ("1.2.0.192.b.test", "A") in dns.asked
+
+    assert [asked() for _ in range(12)] == [True] * 10 + [False] * 2
+    clock[0] = 30.0
+    assert [asked(), asked()] == [True, False]
+    clock[0], dns.found["1.2.0.192.b.test", "A"] = 60.0, ["127.0.0.2"]
+    assert [asked(), asked()] == [True, True]
+
+
+def test_lists_do_not_wait_for_what_strangers_choose():
+    services = SimpleNamespace(loop=None, kept={})
+    control = SimpleNamespace(
+        resolvers=(), relayclients=NOBODY, me="h.example", spf="mark", senderdomain="mark",
+        dnsbl=lines.parse("control/dnsbl", b"a.test", parse_dnsbl, ""))
+    factories = dict(dnschecks.FACTORIES)
+    made = {name: factories[name](control, services) for name in ("dnsbl", "senderdomain", "spf")}
+    assert made["spf"]._dns is made["senderdomain"]._dns is not made["dnsbl"]._dns
 
 
 def test_what_the_client_hears():

@@ -218,3 +218,29 @@ def test_who_is_refused_is_not_told_of_limits():
     facts = Facts("s")
     facts.said.update(connect=Verdict(REJECT, NEVER), mail=Verdict(LIMIT, LATER))
     assert for_recipient(facts, NO_OPINION).action == REJECT
+
+
+def test_behind_a_check_in_trouble_nobody_is_refused_for_good():
+    """It might have said OK; and whoever is behind may say so."""
+    never = Verdict(REJECT, NEVER)
+    said = ask([Breaks(), Says(never)])
+    assert (said.action, said.reply.code, said.check) == (DEFER, 451, "broken")
+    assert ask([Breaks(), Breaks(), Says(Verdict(OK)), Says(never)]).action == OK
+    assert ask([Says(never), Breaks()]).action == REJECT
+    assert ask([Breaks(), Says(Verdict(DISCARD))]).action == DEFER
+    unsure = Says(Verdict(NEXT, LATER, trouble=True))
+    assert ask([unsure]).action == NEXT
+    assert ask([unsure, Says(never)]).reply == ask([Says(Verdict(DEFER, LATER)), unsure]).reply == LATER
+
+
+def test_nor_at_a_later_stage():
+    facts = Facts("s")
+    facts.said = {"connect": Verdict(NEXT, LATER, trouble=True), "mail": Verdict(REJECT, NEVER)}
+    said = for_recipient(facts, NO_OPINION)
+    assert (said.action, said.reply) == (DEFER, LATER)
+    assert for_recipient(facts, Verdict(OK)).action == OK
+    assert for_recipient(facts, Verdict(REJECT, NEVER)).action == REJECT
+    facts.said["connect"] = Verdict(REJECT, NEVER)
+    assert for_recipient(facts, NO_OPINION).reply == NEVER
+    facts.said = {"connect": Verdict(NEXT, LATER, trouble=True)}
+    assert for_recipient(facts, NO_OPINION).action == NEXT

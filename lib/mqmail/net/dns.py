@@ -160,7 +160,7 @@ class Resolver:
                     return answer
                 slow = slow or answer.why.endswith(_SLOW)
                 self._demote(server)
-            if not slow:            # all have said that they cannot
+            if not slow or self._turns:         # all have said that they cannot, or others wait
                 break
         return answer
 

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 CONTROL = ("access", "detaildelimiter")
 TAGS = {"connect": access.CONNECT, "helo": access.HELO, "mail": access.FROM, "rcpt": access.TO}
 _TROUBLE = reply(451, "4.3.5", "the access table cannot be used now, try again later")
+_NAMELESS = reply(451, "4.7.25", "your name cannot be looked up now, try again later")
+_NO_NAME, _NAME_NEEDED = [Verdict(action, _NAMELESS, why="the client's name is unknown", trouble=True)
+                          for action in (NEXT, DEFER)]
 _NEED = {"tls": reply(530, "5.7.10", "this mail needs TLS: say STARTTLS first"),     # RFC 3207 section 4
          "auth": reply(530, "5.7.0", "this mail needs authentication")}         # RFC 4954 section 6
 
@@ -175,12 +178,22 @@ class Access(Check):
             return NO_OPINION
         try:
             entry = find(self._table, self.stage, facts, self._delimiters)
+            if self._lacks_name(entry, facts):
+                return _NO_NAME if entry is None else _NAME_NEEDED
             if entry is None:
                 return NO_OPINION
             return self._checked(entry, judged(entry, facts, self.stage))
         except BadFile as error:
             log.event("bad_table", session=facts.session, error=error.text[:500])
-            return Verdict(DEFER, _TROUBLE, why=error.text[:500])
+            return Verdict(DEFER, _TROUBLE, why=error.text[:500], trouble=True)
+
+    def _lacks_name(self, entry: Entry | None, facts: Facts) -> bool:
+        """Whether everybody is refused, or no entry found, while DNS fails for the client's name."""
+        if self.stage != "connect" or not facts.ip or facts.marks.get("reversename") != "unknown" \
+                or self._table.words.isdisjoint((access.CONNECT, access.UNTAGGED)):
+            return False
+        return entry is None or (
+            entry.key[-1] == access.EVERYBODY and parsed(entry).verb in (REJECT, DISCARD))
 
     def _checked(self, entry: Entry, said: Verdict) -> Verdict:
         """*said*; nobody has looked at the sets that a table other than control/access names."""

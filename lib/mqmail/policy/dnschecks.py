@@ -18,15 +18,16 @@ CONTROL = ("me", "smtpgreeting", "helohost", "relayclients", "resolvers", "badma
            "helocheck", "earlytalkers", "dnsbl", "senderdomain", "spf")
 
 
-def dns_of(control: Control, services: Any) -> Asker | BlockingAsker:
-    """The one of the process; another one, with nothing cached, if control/resolvers has changed."""
+def dns_of(control: Control, services: Any, name: str = "dns") -> Asker | BlockingAsker:
+    """The one of the process with that *name*; another one, with nothing cached, if control/resolvers
+    has changed. Two of different names do not wait for each other's questions."""
     from mqmail.net.asker import Asker, BlockingAsker
     servers = tuple(control.resolvers)
-    kept = services.kept.get("dns")
+    kept = services.kept.get(name)
     if kept is None or kept[0] != servers:
         made = BlockingAsker(servers) if services.loop is None \
             else Asker(services.loop, services.deadlines, servers)
-        kept = services.kept["dns"] = (servers, made)
+        kept = services.kept[name] = (servers, made)
     asker: Asker | BlockingAsker = kept[1]
     return asker
 
@@ -73,7 +74,8 @@ def _dnsbl(control: Control, services: Any) -> Check | None:
     if not (control.is_there("dnsbl") and control.dnsbl.lists):
         return None
     from mqmail.policy.dnsbl import Dnsbl
-    return Dnsbl(control.dnsbl, control.relayclients, dns_of(control, services), time.monotonic)
+    dns = dns_of(control, services, "lists")        # strangers choose what the others ask about
+    return Dnsbl(control.dnsbl, control.relayclients, dns, time.monotonic)
 
 
 def _sender_domain(control: Control, services: Any) -> Check | None:

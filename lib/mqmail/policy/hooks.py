@@ -96,7 +96,7 @@ class Hook(Check):
             log.event("hook_failed", session=facts.session, hook=self.stage,
                       at=f"{PATH}:{_line_of(error.__traceback__) or self._line()}",
                       error=_text_of(error))
-            return Verdict(DEFER, _TROUBLE, why="a hook failed")
+            return Verdict(DEFER, _TROUBLE, why="a hook failed", trouble=True)
         finally:
             seconds = time.monotonic() - begun
             if seconds > SLOW:

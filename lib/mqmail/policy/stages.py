@@ -3,7 +3,8 @@
 A check looks at the facts of a session and says a Verdict. The limits of a stage are asked first,
 whatever an option set says, then the others in the order that it gives: OK, RELAY, REJECT, LIMIT and
 DISCARD end the stage; DEFER is remembered, and counts if none behind it says OK or RELAY (a trouble of
-one check must not refuse what another allows).
+one check must not refuse what another allows). Behind a check in trouble, which might have said OK,
+REJECT and DISCARD are DEFER: also that of a later stage, as far as it waits for RCPT.
 
 What connect, helo and mail say against a client is told at RCPT, recipient by recipient: whoever RCPT's
 own checks take (OK, RELAY) gets mail from everybody, but no more of it than the limits allow: LIMIT is
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 KEPT = ("connect", "helo", "mail")      # stages whose verdicts wait for RCPT
 _FINAL = (OK, RELAY, REJECT, LIMIT, DISCARD)
+_AGAINST = (REJECT, DISCARD)
 _TROUBLE = reply(451, "4.3.0", "internal trouble, try again later")
 
 
@@ -74,7 +76,7 @@ class Stages:
     async def run(self, stage: str, facts: Facts) -> Verdict:
         """The verdict of *stage*, noted in ``facts.said`` unless it is RCPT's. An option set is in force
         (``facts.options``) from the check on that names it; *fields* are those of all checks."""
-        deferred = NO_OPINION
+        deferred = trouble = NO_OPINION
         fields: tuple[str, ...] = ()
         recipients: tuple[tuple[str, Reply], ...] = ()
         order, asked = self.order(stage, facts), 0
@@ -87,10 +89,11 @@ class Stages:
                     said = await said
             except Exception as error:  # noqa: BLE001  one check's bug is temporary, and not the session's end
                 self._failed(check, error)
-                said = Verdict(LIMIT if check.limit else DEFER, _TROUBLE, why="bug")
+                said = Verdict(LIMIT if check.limit else DEFER, _TROUBLE, why="bug", trouble=True)
             if said is NO_OPINION:
                 continue
-            said = _signed(said, check)
+            said = _behind(trouble, _signed(said, check))
+            trouble = trouble if trouble.trouble else said
             fields += said.fields
             recipients += said.recipients
             if said.options:
@@ -101,15 +104,15 @@ class Stages:
                 return _note(stage, facts, said, fields, recipients)
             if said.action == DEFER and deferred is NO_OPINION:
                 deferred = said
-        return _note(stage, facts, deferred, fields, recipients)
+        return _note(stage, facts, _in_doubt(deferred, trouble), fields, recipients)
 
 
 def _signed(said: Verdict, check: Check) -> Verdict:
     """With the name of who says it."""
-    if said.action == NEXT or said.check:
+    if said.action == NEXT and not said.trouble or said.check:
         return said
     return Verdict(said.action, said.reply, check.name, said.why, said.options, said.fields,
-                   said.recipients)
+                   said.recipients, said.trouble)
 
 
 def _in_order(checks: list[Check], wanted: tuple[str, ...] | None) -> tuple[Check, ...]:
@@ -126,10 +129,27 @@ def _note(stage: str, facts: Facts, said: Verdict, fields: tuple[str, ...],
     """*said* with all *fields* and *recipients*; kept if it is one that is looked at again."""
     found = said
     if said is not NO_OPINION or fields or recipients or facts.options:
-        found = Verdict(said.action, said.reply, said.check, said.why, facts.options, fields, recipients)
+        found = Verdict(said.action, said.reply, said.check, said.why, facts.options, fields, recipients,
+                        said.trouble)
     if stage != "rcpt":
         facts.said[stage] = found
     return found
+
+
+def _behind(trouble: Verdict, said: Verdict) -> Verdict:
+    """*said*, by a check behind one that may have been in *trouble*."""
+    if not trouble.trouble or said.action not in _AGAINST:
+        return said
+    return Verdict(DEFER, trouble.reply, trouble.check, trouble.why, said.options, said.fields,
+                   trouble=True)
+
+
+def _in_doubt(deferred: Verdict, trouble: Verdict) -> Verdict:
+    """What a stage says with *deferred*, if a check may have been in *trouble*."""
+    if not trouble.trouble or deferred.trouble:
+        return deferred
+    return Verdict(deferred.action, deferred.reply or trouble.reply, deferred.check,
+                   deferred.why or trouble.why, trouble=True)
 
 
 def for_recipient(facts: Facts, said: Verdict) -> Verdict:
@@ -141,6 +161,9 @@ def for_recipient(facts: Facts, said: Verdict) -> Verdict:
         return said
     if said.action in _FINAL:
         return next((one for one in kept if one.action == LIMIT), said)
+    trouble = next((one for one in kept if one.trouble), NO_OPINION)
+    first = kept.index(trouble) if trouble.trouble else 0
+    kept[first + 1:] = [_behind(trouble, one) for one in kept[first + 1:]]
     for action in (REJECT, LIMIT, DISCARD, DEFER):
         for one in (*kept, said):
             if one.action == action:

@@ -22,7 +22,9 @@ class Verdict:
     """*reply*: what the client hears, of REJECT, DEFER, LIMIT. *check*, *why*: who says so, for the log.
     *options*: the name of an option set that is in force from now on, or "". *fields*: header fields to
     be added. *recipients* (at the stage header): those who are refused though the message is taken for
-    others, and the reply; who are told so by LMTP and PRDR only, and get the message otherwise."""
+    others, and the reply; who are told so by LMTP and PRDR only, and get the message otherwise.
+    *trouble*: the check could not do its work, and might have taken the client: what refuses it for good
+    behind this refuses it for now, with this *reply*."""
 
     action: str = NEXT
     reply: Reply | None = None
@@ -31,6 +33,7 @@ class Verdict:
     options: str = ""
     fields: tuple[str, ...] = ()
     recipients: tuple[tuple[str, Reply], ...] = ()
+    trouble: bool = False
 
 
 NO_OPINION = Verdict()
