@@ -138,7 +138,8 @@ def test_a_list_that_fails_again_and_again_is_left_alone_for_a_while():
 def test_lists_do_not_wait_for_what_strangers_choose():
     services = SimpleNamespace(loop=None, kept={})
     control = SimpleNamespace(
-        resolvers=(), relayclients=NOBODY, me="h.example", spf="mark", senderdomain="mark",
+        is_there=bool, resolvers=(), relayclients=NOBODY, me="h.example", spf="mark",
+        senderdomain="mark",
         dnsbl=lines.parse("control/dnsbl", b"a.test", parse_dnsbl, ""))
     factories = dict(dnschecks.FACTORIES)
     made = {name: factories[name](control, services) for name in ("dnsbl", "senderdomain", "spf")}
