@@ -33,6 +33,28 @@ def test_networks(ip, network):
     assert network_of(ip) == network
 
 
+def test_many_logins_do_not_make_one_forgotten():
+    one = Guard(Rules(1e6, 60.0), Rules(30.0, 60.0))
+    assert fail(one, HERE, "alice", 40) == 30
+    for number in range(2 * guard.MOST_KEYS):
+        one.begin_account(f"192.0.2.{number % 250}", f"junk{number}", T)
+    assert not one.begin_account(THERE, "alice", T)
+    for number in range(2 * guard.MOST_KEYS):       # all of them high: the oldest goes, and it ends
+        for _ in range(4):
+            one.begin_account(HERE, f"more{number}", T)
+    assert len(one._accounts) == guard.MOST_KEYS
+
+
+def test_one_account_that_comes_from_everywhere_makes_no_other_one_forgotten():
+    one = Guard(account=Rules(1.0, 60.0))
+    one.success(HERE, "alice")
+    for number in range(2 * guard.MOST_KEYS):
+        one.success(f"2001:db8:0:{number:x}::1", "stolen")
+    assert fail(one, THERE, "alice", 3) == 1
+    assert one.begin_account(HERE, "alice", T)
+    assert fail(one, "2001:db8::1", "stolen", 3) == 1       # its own first networks are
+
+
 def test_an_address_that_fails_too_often_waits():
     one = Guard(Rules(20.0, 60.0), Rules(1000.0, 60.0))
     assert sum([fail(one, HERE, f"user{n}", 1) for n in range(50)]) == 20

@@ -11,6 +11,8 @@ one for that host alone. That one always counts: its owner may be there, and so 
 
 from __future__ import annotations
 
+import itertools
+
 from mqmail.base.value import value
 from mqmail.control.networks import NOBODY, Networks
 
@@ -18,9 +20,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-MOST_KEYS = 10000       # scores of each kind, and known pairs; then the oldest are forgotten
+MOST_KEYS = 10000       # scores of each kind, and accounts whose networks are known; see _make_room()
+MOST_NETWORKS = 20      # known ones of an account; then the oldest is forgotten
 LONGEST_DELAY = 8.0     # seconds
 _FREE = 2.0             # failures that slow nothing
+_SPARED = 50            # high scores that are passed over when room is made
 
 
 @value
@@ -57,8 +61,18 @@ class Scores:
         self._kept.pop(key, None)
         if score:
             if len(self._kept) >= MOST_KEYS:
-                del self._kept[next(iter(self._kept))]
+                self._make_room(now)
             self._kept[key] = score, now
+
+    def _make_room(self, now: float) -> None:
+        """Forget the oldest score that slows nothing: else who names many logins, which costs him
+        nothing, would have the score forgotten of the one whose password he guesses."""
+        for key in list(itertools.islice(self._kept, _SPARED)):
+            if self.score(key, now) <= _FREE:
+                del self._kept[key]
+                return
+            self._kept[key] = self._kept.pop(key)       # looked at again when all others have been
+        del self._kept[next(iter(self._kept))]
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -73,7 +87,7 @@ class Guard:
     def __init__(self, address: Rules = ADDRESS, account: Rules = ACCOUNT) -> None:
         self._addresses = Scores(address)
         self._accounts = Scores(account)
-        self._known: dict[tuple[str, str], None] = {}       # (account, network) that has succeeded
+        self._known: dict[str, dict[str, None]] = {}        # account: networks it has logged in from
 
     def begin_address(self, ip: str, now: float) -> bool:
         """An attempt from *ip* begins: it counts as a failure until it is none. False: it must not."""
@@ -94,7 +108,7 @@ class Guard:
     def begin_account(self, ip: str, account: str, now: float) -> bool:
         """It is one for *account*. False: it must not go on."""
         key = self._account(ip, account)
-        hindered = key != account or (account, network_of(ip)) not in self._known
+        hindered = key != account or network_of(ip) not in self._known.get(account, ())
         if hindered and self._accounts.full(key, now):
             return False
         self._accounts.add(key, 1.0, now)
@@ -109,12 +123,15 @@ class Guard:
             self._accounts.add(self._account(ip, account), -1.0, now)
 
     def success(self, ip: str, account: str) -> None:
-        """Remember where the account's owner is."""
-        pair = account, network_of(ip)
-        self._known.pop(pair, None)
-        if len(self._known) >= MOST_KEYS:
-            del self._known[next(iter(self._known))]
-        self._known[pair] = None
+        """Remember where the account's owner is; of no account so much that others are forgotten."""
+        networks = self._known.pop(account, {})
+        network = network_of(ip)
+        networks.pop(network, None)
+        for full, most in ((self._known, MOST_KEYS), (networks, MOST_NETWORKS)):
+            if len(full) >= most:
+                del full[next(iter(full))]
+        networks[network] = None
+        self._known[account] = networks
 
     def delay(self, ip: str, account: str, now: float) -> float:
         """Seconds that the answer to a failure waits: more with each."""
