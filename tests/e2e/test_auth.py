@@ -494,6 +494,33 @@ def test_dovecot_goes_and_comes_back(with_dovecot):
     wait_until(lambda: service.connect().plain("frank", PASSWORD)[:3] == "235", "Dovecot")
 
 
+NO_LOGINS = [b"two\x01nlines", b"l" * 300, b"  ", b"\xff"]
+
+
+def test_what_dovecot_names_must_be_a_login(tmp_path, public, request):
+    """One that it could not be would be another's in tables, or stand in a header field."""
+    path = str(public / "dovecot")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        os.chmod(path, 0o666)
+        listener.listen()
+        listener.settimeout(SECONDS)
+        service = Service(tmp_path / "home", authbackends=f"dovecot {path}")
+        request.addfinalizer(service.close)
+        caller = service.connect()
+        caller.send("AUTH PLAIN " + plain("good", "x"))
+        peer = listener.accept()[0]
+        with peer, peer.makefile("rb") as lines:
+            peer.sendall(b"VERSION\t1\t1\nMECH\tPLAIN\nDONE\n")
+            for name in (b"good", *NO_LOGINS):
+                question = next(line for line in lines if line.startswith(b"AUTH"))
+                peer.sendall(b"OK\t" + question.split(b"\t")[1] + b"\tuser=" + name + b"\n")
+                assert caller.read()[:3] == ("235" if name == b"good" else "454")
+                if name != NO_LOGINS[-1]:
+                    caller = service.connect()
+                    caller.send("AUTH PLAIN " + plain("x", "x"))
+
+
 # --- as xmtpd does it ---
 
 def asking(shell, service, kind, *arguments):

@@ -13,7 +13,7 @@ from mqmail.auth.dovecot import Dovecot
 from mqmail.base import log
 from mqmail.base.failure import Temporary
 from mqmail.control import authbackends
-from mqmail.control.loginnames import fold
+from mqmail.control.loginnames import LONGEST_LOGIN, fold
 from mqmail.control.passwd import Passwd
 from mqmail.net.threads import Threads
 from mqmail.xmtp.scram import hmac_sha256
@@ -78,7 +78,7 @@ class Backends:
             try:
                 found = await self._ask(one, login, password, ip)
                 if found:
-                    return fold(found)
+                    return usable(found, one.kind)
                 denied = denied or one.kind != authbackends.OAUTH       # which knows no passwords
             except Temporary as failure:
                 log.event("auth_unavailable", backend=one.kind, error=failure.text)
@@ -137,7 +137,17 @@ class Backends:
         if not words:
             return ""
         found = await self._programs.do(program.check_token, words, login, token, ip)
-        return fold(found) if found and fold(login or found) == fold(found) else ""
+        return usable(found, words[0]) if found and fold(login or found) == fold(found) else ""
+
+
+def usable(login: str, whose: str) -> str:
+    """A backend's name for a login, folded. Raises Temporary for one that is none: it would be somebody
+    else's, or nobody's, in tables, header fields and the log."""
+    folded = fold(login)
+    if not folded or not folded.isprintable() or "\ufffd" in folded \
+            or len(folded.encode("utf-8", "surrogateescape")) > LONGEST_LOGIN:
+        raise Temporary(f"{whose}: says yes, and names the login {login[:40]!a}")
+    return folded
 
 
 class Bounded:

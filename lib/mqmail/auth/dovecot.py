@@ -42,18 +42,22 @@ class Said:
 
 
 class Dovecot:
-    """The service at the socket *path*."""
+    """The service at the socket *path*, which has so many *seconds* for an answer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, path: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, path: str,
+                 seconds: float = SECONDS) -> None:
         self._loop = loop
         self._deadlines = deadlines
         self._path = path
+        self._seconds = seconds
         self._stream: Stream | None = None
         self._ready = False                         # greeted
         self._connecting: list[Waiter] = []
         self._waiting: dict[int, Waiter] = {}
         self._last = 0
         self._asked = 0.0       # when the last question was
+        self._heard = 0.0       # when it last said anything
+        self._silent = False    # and that was too long ago
         self.mechanisms: frozenset[str] = frozenset()
 
     async def begin(self, mechanism: str, first: bytes | None, ip: str) -> Said:
@@ -79,12 +83,20 @@ class Dovecot:
         self._asked = self._loop.time()
         waiter = self._waiting[number] = Waiter()
         self._stream.write("\t".join(fields).encode() + b"\n")
-        timer = self._loop.call_later(SECONDS, waiter.fail, Temporary(f"{self._path}: no answer"))
+        timer = self._loop.call_later(self._seconds, self._no_answer, waiter, self._stream, self._asked)
         try:
             return await waiter         # type: ignore[no-any-return]
         finally:
             timer.cancel()
             self._waiting.pop(number, None)
+
+    def _no_answer(self, waiter: Waiter, stream: Stream, since: float) -> None:
+        """One that has said nothing to anybody since then is not asked again by this connection."""
+        if self._heard < since:
+            self._silent = True
+            stream.close()              # which is told to all who wait
+        else:
+            waiter.fail(Temporary(f"{self._path}: no answer"))
 
     async def _connected(self) -> None:
         """Connect and shake hands, unless that is done; several may wait for it."""
@@ -101,10 +113,11 @@ class Dovecot:
     async def _serve(self) -> None:
         """Read answers until the connection is lost."""
         stream = self._stream = await connect_unix(self._loop, self._deadlines, self._path)
-        stream.expire_after(SECONDS)
+        stream.expire_after(self._seconds)
         stream.write(b"VERSION\t1\t1\nCPID\t%d\n" % os.getpid())
         rest = b""
         while data := await stream.read():
+            self._heard = self._loop.time()
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > _LONGEST:
                 return
@@ -128,7 +141,9 @@ class Dovecot:
 
     def _ended(self, _none: None, error: BaseException | None) -> None:
         """Whoever waits is told; the next question connects anew."""
-        why = "no greeting" if isinstance(error, Expired) else str(error) if error else "closed"
+        why = "no greeting" if isinstance(error, Expired) else str(error) if error else \
+            "no answer" if self._silent else "closed"
+        self._silent = False
         if error is not None or self._waiting:
             log.event("auth_unavailable", backend="dovecot", error=why)
         stream, self._stream = self._stream, None
@@ -137,9 +152,9 @@ class Dovecot:
         self.mechanisms = frozenset()
         self._ready = False
         waiting, self._waiting = self._waiting, {}
+        self._wake()            # first: whoever is told may ask anew at once
         for waiter in waiting.values():
             waiter.fail(Temporary(f"{self._path}: {why}"))
-        self._wake()
 
     def _hang_up(self, stream: Stream) -> None:
         """If nobody has asked for a while."""

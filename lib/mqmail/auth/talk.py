@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from binascii import Error, a2b_base64, b2a_base64
 
-from mqmail.auth.backends import Doubted
+from mqmail.auth.backends import Doubted, usable
 from mqmail.base import log, xtext
 from mqmail.base.failure import Temporary
 from mqmail.base.waiter import Waiter
@@ -262,7 +262,7 @@ class _Relayed(_Exchange):
             raise Temporary("Dovecot cannot say")
         if said.kind != "OK" or not said.text:
             raise Refused("wrong password", self.login)
-        raise _Known(said.text)
+        raise _Known(usable(said.text, "dovecot"))
 
     def _read_along(self, data: bytes | None) -> None:
         """An attempt for the login begins when the client has said it; before Dovecot hears of it."""

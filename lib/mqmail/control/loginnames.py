@@ -6,13 +6,29 @@ from mqmail.mail.address import domain_key, lower_ascii
 from mqmail.xmtp.scram import saslprep
 
 LONGEST_LOGIN = 255         # octets
+_MOST_FOLDS = 8
 
 
 def fold(login: str) -> str:
     """The one spelling of a login: SASLprep (RFC 4013), ASCII letters small, the domain as
-    domain_key() has it."""
-    name, at, domain = saslprep(login).rpartition("@")
+    domain_key() has it, no blanks at the ends and one where there are several, as directories and
+    databases pass over them. What SASLprep leaves alone for one of these reasons, it does not then: so
+    again, until it is the same."""
+    for _ in range(_MOST_FOLDS):
+        folded = _folded(login)
+        if folded == login:
+            break
+        login = folded
+    return folded
+
+
+def _folded(login: str) -> str:
+    name, at, domain = _spaced(saslprep(_spaced(login))).rpartition("@")
     return f"{lower_ascii(name)}@{domain_key(domain)}" if at else lower_ascii(domain)
+
+
+def _spaced(text: str) -> str:
+    return " ".join([word for word in text.split(" ") if word]) if " " in text else text
 
 
 def check_login(login: str) -> str:
