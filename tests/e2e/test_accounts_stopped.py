@@ -7,6 +7,7 @@ import pytest
 
 from mqmail.auth import hashes
 from mqmail.control import passwd
+from support.certificates import make_authority
 from support.daemons import Client
 from support.home import ME, Home, free_port, run, wait_until
 
@@ -21,12 +22,20 @@ STOPPED = "is stopped: too many of its recipients were refused within an hour; t
 def home():
     made = Home("alice", "bob")
     entry = hashes.make("sesam", scram=False)
-    made.strict, made.free = free_port(), free_port()
+    made.strict, made.free, made.tls = free_port(), free_port(), free_port()
+    tls = made.path / "tls"
+    tls.mkdir()
+    pair = make_authority(tls).certificate([ME], tls)
+    owner = os.stat(made.path)
+    for path in (tls, *tls.iterdir()):
+        os.chown(path, owner.st_uid, owner.st_gid)
     made.control(
+        tlscertificates=f"* {pair[0]} {pair[1]}\n",
         passwd="".join([f"{passwd.encode(f'{name}@{ME}', entry)}\n" for name in PLAIN]),
         listeners=f"127.0.0.1:{made.port}\n127.0.0.1:{made.strict} role=submission\n"
-                  f"127.0.0.1:{made.free} role=submission set=free\n",
-        optionsets="submission tls=none auth=plain authplain=yes\nfree checkfrom=no\n",
+                  f"127.0.0.1:{made.free} role=submission set=free\n"
+                  f"127.0.0.1:{made.tls} role=submission set=tls\n",
+        optionsets="submission tls=none auth=plain authplain=yes\nfree checkfrom=no\ntls tls=may\n",
         logins=f"author@{ME}: post@b\u00fccher.example, @alice.example\n",
         accountlimits="".join([f"{name}@{ME} refused=3\n" for name in ("probe", "burst", "pipe")])
         + f"bounced@{ME} refused=1\nsilent@{ME} refused=1\n")
@@ -87,6 +96,14 @@ def test_what_is_refused_last_counts_when_the_session_has_ended(home):
         client.send(f"MAIL FROM:<burst@{ME}>\r\n{BURST}")
         assert [client.read()[:3] for _ in range(5)] == ["250", "550", "550", "550", "221"]
     assert is_stopped(home, "burst")
+
+
+def test_starttls_makes_none_of_it_forgotten(home):
+    with logged_in(home, "alice", home.tls) as client:
+        assert "STARTTLS" not in client.say("EHLO client.example")
+        assert client.say("STARTTLS")[:3] == "502"
+    with Client(home.tls) as client:
+        assert "STARTTLS" in client.say("EHLO client.example")
 
 
 def test_so_it_does_of_one_session_on_descriptors(home):

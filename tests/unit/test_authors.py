@@ -34,7 +34,7 @@ def look(header, login=ALICE, role="submission", sets=(), options=""):
     "From: nobody:;\r\nSender: alice@example.org\r\n",                      # RFC 6854
     "From: ceo@example.com\r\nResent-From: alice@example.org\r\n",
     "Resent-From: alice@example.org\r\nResent-From: x@example.com\r\nFrom: ceo@example.com\r\n",
-    "Subject: no From at all\r\n", "",
+    "Subject: no From at all\r\n", "", "Sender: alice@example.org\r\n",
 ])
 def test_taken(header):
     assert look(header) is NO_OPINION
@@ -42,6 +42,8 @@ def test_taken(header):
 
 @pytest.mark.parametrize(("header", "why"), [
     ("From: ceo@example.com\r\n", "may not write as ceo@example.com"),
+    ("Sender: ceo@example.com\r\n", "may not write as ceo@example.com"),       # readers are shown it
+    ("From: alice@example.org\r\n" + "X: y\r\n" * 50000, "too large to be looked at"),
     ("From: alice@example.org <ceo@example.com>\r\n", "may not write as ceo"),
     ("From: \"alice@example.org\" <ceo@example.com>\r\n", "may not write as ceo"),
     ("From: ceo@example.com (alice@example.org)\r\n", "may not write as ceo"),

@@ -3,7 +3,7 @@ envelope, and in the header."""
 
 from __future__ import annotations
 
-from mqmail.mail import headerrules, mailboxes
+from mqmail.mail import headerrules, headerscan, mailboxes
 from mqmail.mail.address import parse_address, quote_local
 from mqmail.policy.stages import Check
 from mqmail.policy.verdict import NO_OPINION, REJECT, Verdict
@@ -49,16 +49,25 @@ class Authors(Check):
         self._sets = sets
 
     def look(self, facts: Facts) -> Verdict:
-        """No opinion on who has not logged in, nor on a message without a From field."""
+        """No opinion on who has not logged in, nor on a message that says nothing of its author."""
         if not facts.login or not self._sets.options(facts.role, facts.options).checkfrom \
                 or self._logins.may_send_any(facts.login):
             return NO_OPINION
-        fields = headerrules.read(facts.header.removesuffix(b"\r\n").split(b"\r\n"))
-        why = self._objection(facts.login, fields.get(b"from", []))
-        if not why or b"from" not in fields or self._is_sent_by(facts.login, fields):
+        why = self._wrong(facts)
+        if not why:
             return NO_OPINION
         text = f"{facts.login} {why}: From, or else Sender, has to be an address of this login"
         return Verdict(REJECT, reply(550, "5.7.1", text[:_LONGEST]), why="not an author of this login")
+
+    def _wrong(self, facts: Facts) -> str:
+        """Why the header is not of the login; "". Without From, readers are shown Sender."""
+        if len(facts.header) > headerscan.LARGEST_JUDGED:       # it may go on behind what we see
+            return "wrote a header that is too large to be looked at"
+        fields = headerrules.read(facts.header.removesuffix(b"\r\n").split(b"\r\n"))
+        if b"from" not in fields:
+            return self._objection(facts.login, fields[b"sender"]) if b"sender" in fields else ""
+        why = self._objection(facts.login, fields[b"from"])
+        return "" if why and self._is_sent_by(facts.login, fields) else why
 
     def _objection(self, login: str, contents: list[bytes]) -> str:
         """Why *contents*, of all fields of one name, are not addresses of *login* alone; ""."""

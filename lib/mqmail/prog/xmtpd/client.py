@@ -91,8 +91,9 @@ class Client:
 
     @property
     def may_start_tls(self) -> bool:
-        """Whether STARTTLS is offered."""
-        return not self.facts.tls and self.options.tls in ("may", "require") and (
+        """Whether STARTTLS is offered; not to a login, of which something may be left to tell."""
+        facts = self.facts
+        return not (facts.tls or facts.login) and self.options.tls in ("may", "require") and (
             self.ucspi_tls is not None or self.settings.has_tls)
 
     @property
