@@ -92,7 +92,7 @@ class Dovecot:
 
     def _no_answer(self, waiter: Waiter, stream: Stream, since: float) -> None:
         """One that has said nothing to anybody since then is not asked again by this connection."""
-        if self._heard < since:
+        if self._heard <= since:        # the greeting, at the most
             self._silent = True
             stream.close()              # which is told to all who wait
         else:
