@@ -80,14 +80,9 @@ def slow_text(result: Figures) -> str:
 
 def policy_text(results: list[Figures]) -> str:
     """In all, and what xmtpd has of it."""
-    rows = [[one["sessions"], one["reuse"], one["off"]["cpu_ms"], one["on"]["cpu_ms"], one["more_ms"],
-             _xmtpd(one["off"]), _xmtpd(one["on"]), ", ".join([f"{ms:.2f}" for ms in one["each_ms"]])]
+    rows = [[one["sessions"], one["reuse"], one["messages"],
+             *[one[who][what] for who in ("all", "xmtpd") for what in ("off", "on", "more")]]
             for one in results]
-    return (table(("sessions", "reuse", "CPU ms without", "with", "more", "of xmtpd without", "with",
-                   "more, pair by pair"), rows)
+    return (table(("sessions", "reuse", "messages", "CPU ms without", "with", "more",
+                   "xmtpd's without", "with", "more"), rows)
             + f"\n  {results[0]['entries']} entries in control/access.cdb; asked: at most 0.30 ms more")
-
-
-def _xmtpd(figures: Figures) -> float:
-    part = figures["by_program"]["xmtpd"]
-    return float(part["user_ms"] + part["system_ms"])

@@ -60,10 +60,16 @@ class Generator:
         return time.monotonic() - start
 
 
-def measure(generator: Generator, target: Target, sessions: int, reuse: bool,
-            seconds: float) -> dict[str, Any]:
+def measure_for(generator: Generator, target: Target, sessions: int, reuse: bool,
+                seconds: float) -> dict[str, Any]:
     """Figures of one load that takes about *seconds*, after a warm-up that says how many messages."""
-    messages = enough(generator, target, sessions, reuse, seconds)
+    return measure(generator, target, sessions, reuse,
+                   enough(generator, target, sessions, reuse, seconds))
+
+
+def measure(generator: Generator, target: Target, sessions: int, reuse: bool,
+            messages: int) -> dict[str, Any]:
+    """Figures of one load."""
     time.sleep(SETTLE)
     before, idle_before = procs.look(target.pid), procs.idle()
     accepted, finished = send_all(generator, target, sessions, reuse, messages)

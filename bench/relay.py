@@ -73,7 +73,7 @@ def measure(targets: list[Relay], generator: load.Generator, seconds: float,
         for target in targets:
             progress(f"{target.name}, relay, {sessions} sessions{', reused' * target.reuse}")
             try:
-                found = load.measure(generator, target, sessions, True, seconds)
+                found = load.measure_for(generator, target, sessions, True, seconds)
             except Trouble as error:
                 found = {"trouble": str(error)}
             results.append({"system": target.name, "sessions": sessions, "reuse": target.reuse, **found})

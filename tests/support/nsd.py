@@ -19,16 +19,16 @@ def answers(ip, port):
 
 class Nsd:
     """nsd with the zone test, which holds *records* and what a zone must have, and likewise *zones*,
-    name to records. *program*: its path."""
+    name to records. *program*: its path; *ttl*: of what is not there."""
 
-    def __init__(self, program, records, zones=()):
+    def __init__(self, program, records, zones=(), ttl=60):
         self.directory = tempfile.TemporaryDirectory()
         top = Path(self.directory.name)
         self.port = free_port()
         zones = {"test": ["ns.test. 60 IN A 127.0.0.1", *records], **dict(zones)}
         for name, lines in zones.items():
             (top / f"zone.{name}").write_text("\n".join([
-                f"{name}. 60 IN SOA ns.test. a.test. 1 60 60 60 60", f"{name}. 60 IN NS ns.test.",
+                f"{name}. {ttl} IN SOA ns.test. a.test. 1 60 60 60 {ttl}", f"{name}. 60 IN NS ns.test.",
                 *lines, ""]))
         served = "".join([f"zone:\n  name: {name}\n  zonefile: zone.{name}\n" for name in zones])
         (top / "conf").write_text(

@@ -366,10 +366,22 @@ def test_what_is_asked_of_xmtpd_stands_beside_what_it_does():
     text = face.slow_text({"sessions": 10, "messages": 9, "without_per_s": [100.0, 110.0],
                            "with_per_s": [99.0], "change": -0.05, "noise": 0.1})
     assert "without them: 100, 110; with them: 99\n  change: -5% (asked: at most 10%)" in text
-    load = {"cpu_ms": 2.0, "by_program": {"xmtpd": {"user_ms": 0.3, "system_ms": 0.1}}}
-    assert "1000 entries in control/access.cdb; asked: at most 0.30 ms more" in face.policy_text(
-        [{"sessions": 10, "reuse": True, "off": load, "on": load, "more_ms": 0.1, "each_ms": [0.1],
-          "entries": 1000}])
+
+
+def test_what_policy_costs_is_the_median_of_pairs():
+    def load(cpu, xmtpd):
+        return {"cpu_ms": cpu, "by_program": {"xmtpd": {"user_ms": xmtpd, "system_ms": 0.25}}}
+
+    policy = module("policy")
+    found = {"off": [load(2.0, 0.25), load(3.0, 0.25), load(9.0, 0.5)],
+             "on": [load(2.5, 0.5), load(3.25, 0.25), load(9.0, 0.25)]}
+    assert policy._medians(found, lambda one: one["cpu_ms"]) == {"off": 3.0, "on": 3.25, "more": 0.25}
+    assert policy._medians(found, policy._xmtpd) == {"off": 0.5, "on": 0.5, "more": 0.0}
+    text = module("face").policy_text([
+        {"sessions": 10, "reuse": True, "messages": 9, "entries": 1000,
+         "all": {"off": 2.0, "on": 2.5, "more": 0.5}, "xmtpd": {"off": 0.5, "on": 0.75, "more": 0.25}}])
+    assert " ".join(text.splitlines()[1].split()) == "10 yes 9 2.00 2.50 0.50 0.50 0.75 0.25"
+    assert text.endswith("1000 entries in control/access.cdb; asked: at most 0.30 ms more")
 
 
 # --- the load generator ---
