@@ -14,7 +14,8 @@ from mqmail.control.optionsets import OptionSets, parse_optionsets
 from mqmail.control.reader import Control
 from mqmail.net.blocking import over_socket
 from mqmail.policy.facts import Facts
-from mqmail.policy.stages import Stages
+from mqmail.policy.stages import Check, Stages
+from mqmail.policy.verdict import Verdict
 from mqmail.prog.xmtpd.auth import AuthTalk
 from mqmail.prog.xmtpd.dialogue import Dialogue
 from mqmail.prog.xmtpd.peer import Peer, plain_ip
@@ -25,9 +26,8 @@ from mqmail.xmtp import events
 # --- XCLIENT ---
 
 
-VALUES = Control({"me": "mx.example", "smtpgreeting": "mx.example ready", "databytes": 0,
-                  "maxrecipients": 100, "optionsets": OptionSets({}),
-                  "tlscertificates": Certificates({})})
+FILES = {"me": "mx.example", "smtpgreeting": "mx.example ready", "databytes": 0, "maxrecipients": 100,
+         "optionsets": OptionSets({}), "tlscertificates": Certificates({})}
 
 
 @pytest.mark.parametrize(("text", "ip"), [
@@ -39,23 +39,46 @@ def test_an_address_has_one_spelling(text, ip):
     assert plain_ip(text) == ip
 
 
-def after(*lines):
-    """(The session of a client behind a filter that has said *lines*, what it heard last)."""
-    settings = Settings(VALUES)
-    settings.stages = Stages((), lambda _facts: None, lambda _check, _error: None)
-    listener = parse_line("127.0.0.1:25 xclient=192.0.2.1")
-    handler = Dialogue(settings, listener, Peer(ip="192.0.2.1"), "s1", None, None)
-    server = handler.server
-    server.greet()
+@pytest.mark.parametrize(("tls", "more", "said"), [
+    ("require", {}, "530 5.7.0 say STARTTLS first"),
+    ("may", {"clientcert": "require"}, "530 5.7.0 a client certificate is required")])
+def test_what_a_listener_asks_for_holds_whatever_a_helo_name_is_given(tls, more, said):
+    sets = OptionSets({"strict": {"tls": tls, **more}, "lax": {"databytes": 5}})
+    settings = Settings(Control({**FILES, "optionsets": sets}))
+
+    class Lax(Check):
+        name, stage = "access", "helo"
+
+        def look(self, facts):
+            return Verdict(options="lax")
+
+    settings.stages = Stages([Lax()], lambda _facts: None, lambda _check, _error: None)
+    handler = Dialogue(settings, parse_line("127.0.0.1:25 set=strict"), Peer(ip="192.0.2.1"), "s1", None,
+                       None)
+    assert last(handler, "EHLO c.example", "MAIL FROM:<a@b.example>") == f"{said}\r\n".encode()
+
+
+def last(handler, *lines):
+    """What is heard last of who says *lines*."""
+    handler.server.greet()
     said = b""
-    for line in ("EHLO filter.example", *lines):
-        server.feed(line.encode() + b"\r\n")
-        while (event := server.next_event()) is not None:
+    for line in lines:
+        handler.server.feed(line.encode() + b"\r\n")
+        while (event := handler.server.next_event()) is not None:
             waiting = handler.handle(event)
             if waiting is not None:
                 run(waiting)
-        said = server.take_output()
-    return handler, said
+        said = handler.server.take_output()
+    return said
+
+
+def after(*lines):
+    """(The session of a client behind a filter that has said *lines*, what it heard last)."""
+    settings = Settings(Control(FILES))
+    settings.stages = Stages((), lambda _facts: None, lambda _check, _error: None)
+    listener = parse_line("127.0.0.1:25 xclient=192.0.2.1")
+    handler = Dialogue(settings, listener, Peer(ip="192.0.2.1"), "s1", None, None)
+    return handler, last(handler, "EHLO filter.example", *lines)
 
 
 @pytest.mark.parametrize(("attributes", "ip"), [

@@ -99,9 +99,11 @@ def listen(name: str, accounts: Accounts | None) -> dict[str, unix.socket]:
 
 
 def enter(home: str) -> None:
-    """Work in the home. A session is a descriptor: take all we may."""
+    """Work in the home. A session is a descriptor: take all we may. No cores: mail and secrets would be
+    in them."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     homes.enter(home)
 
 

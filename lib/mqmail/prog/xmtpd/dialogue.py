@@ -197,9 +197,11 @@ class Dialogue(Message):
         self.server.answer(event, answer or self._wants_first())
 
     def _wants_first(self) -> Reply | None:
-        """What must come before MAIL."""
+        """What must come before MAIL. What the listener or the client's address asks for holds whatever
+        set is had for a HELO name, which anybody may say."""
         facts = self.facts
-        answer = self.lacks(self.options)
+        answer = self.lacks(self.options) \
+            or self.lacks(self.settings.options(facts.role, self._connect_set))
         if answer is not None or self.peer.local:
             return answer
         if facts.role in ("submission", "submissions") and not (facts.login or self.may_relay):
