@@ -104,7 +104,7 @@ def show(text: str) -> None:
 
 def make_home(home: str) -> tuple[int, int]:
     """Make, or complete, a home that listens on a free port, and on one for people who log in if there
-    is a certificate (else 0); the ports. Work there from then on: its owner may not get there by path."""
+    is a certificate (else 0); the ports. Work there from then on: its owner may not get there."""
     if os.path.exists(f"{home}/control/me") and reader.load(home, ["me"]).me != ME:
         raise Temporary(f"{home} is a home for something else: name another directory, with RUN=DIR")
     port = free_port()
