@@ -196,6 +196,9 @@ def test_a_locked_sqlite_file_is_temporary():
     writer.execute("BEGIN EXCLUSIVE")
     with pytest.raises(BadFile, match="locked"):
         found.get("a")
+    for _ in range(2000):       # longer than a test may take, if each waited
+        with pytest.raises(BadFile, match="locked"):
+            found.get("a")
     writer.execute("COMMIT")
     writer.close()
     assert found.get("a")[0] == "1"

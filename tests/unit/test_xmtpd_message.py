@@ -225,6 +225,16 @@ def test_who_relays_by_a_sender_does_not_by_another():
         True, False, True]
 
 
+@pytest.mark.parametrize(("taken", "said"), [("", "451 4.7.1 not c"), ("c", "250 2.0.0 ok")])
+def test_who_cannot_tell_single_recipients_hears_of_a_message_that_is_nobodys(taken, said):
+    answers = {"b": reply(550, "5.7.1", "not b"), "c": reply(451, "4.7.1", "not c")}
+    hook = Hook("header", lambda session: Verdict(recipients=tuple(
+        [(one, answers[one[0]]) for one in session.recipients if one[0] != taken])))
+    heard, passed = served(TWO + bdat(SMALL) + b"QUIT\r\n", checks=[hook])
+    assert heard[-2] == said
+    assert (passed == b"") == (taken == "")
+
+
 @pytest.mark.parametrize("text", [SMALL, LARGE])
 def test_a_message_refused_to_each_is_nobodys(text):
     hook = Hook("header", lambda session: Verdict(recipients=tuple(

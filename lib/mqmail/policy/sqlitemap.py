@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LARGEST_VALUE = 8192    # characters
-_BUSY = 0.1             # seconds that a writer may make us wait
+_BUSY = 100             # milliseconds that a writer may make us wait
+_LOCKED = 5             # SQLITE_BUSY
 _STEPS = 100000         # of SQLite's machine for a look-up: one takes some ten
 _ASK = "SELECT value FROM map WHERE key = ? LIMIT 1"
 
@@ -22,10 +23,11 @@ class SqliteMap:
     def __init__(self, path: str) -> None:
         self._path = path
         try:
-            self._database = _sqlite3.connect(f"file:{path}?mode=ro", timeout=_BUSY, uri=True,
+            self._database = _sqlite3.connect(f"file:{path}?mode=ro", timeout=0.0, uri=True,
                                               isolation_level=None)
             self._database.execute("PRAGMA trusted_schema = OFF")
             self._database.execute("PRAGMA cell_size_check = ON")
+            self._be_patient(_BUSY)
             self._steps = 0
             self._database.set_progress_handler(self._too_long, 1000)
             self._check_index()
@@ -39,6 +41,11 @@ class SqliteMap:
             raise BadFile(f"{self._path}: the table map has no index on key: CREATE UNIQUE INDEX"
                           " map_key ON map(key)")
 
+    def _be_patient(self, milliseconds: int) -> None:
+        """Wait so long for a writer, each time: once that was too short, not again until it is gone."""
+        self._patience = milliseconds
+        self._database.execute(f"PRAGMA busy_timeout = {milliseconds}")
+
     def _too_long(self) -> bool:
         self._steps += 1000
         return self._steps > _STEPS
@@ -49,7 +56,11 @@ class SqliteMap:
         try:
             row = self._database.execute(_ASK, (key,)).fetchone()
         except (_sqlite3.Error, UnicodeError) as error:
+            if getattr(error, "sqlite_errorcode", 0) == _LOCKED:
+                self._be_patient(0)         # a session has many questions
             raise self._bad(error) from None
+        if not self._patience:
+            self._be_patient(_BUSY)
         if row is None:
             return None
         if not isinstance(row[0], str) or len(row[0]) > LARGEST_VALUE:

@@ -154,9 +154,18 @@ class Message(Recipients):
             return None
         if said.action == DISCARD:
             self._away = True
+        if said.action in (REJECT, DEFER, LIMIT):
+            return reply_of(said)
+        return self._refuse_single(said.recipients)
+
+    def _refuse_single(self, refused: tuple[tuple[str, Reply], ...]) -> Reply | None:
+        """What recipients hear who do not get the message. Whose client cannot be told gets it, unless
+        nobody does: the reply for all is then the mildest."""
         if self.server.each_is_told:
-            self._refused.update(said.recipients)
-        return reply_of(said) if said.action in (REJECT, DEFER, LIMIT) else None
+            self._refused.update(refused)
+        elif {rcpt.address for rcpt in self.server.accepted} <= dict(refused).keys():
+            return min([answer for _, answer in refused], key=_code)
+        return None
 
     # --- mq-queue ---
 
