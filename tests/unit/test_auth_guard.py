@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
-from mqmail.auth import guard, ledger
+from mqmail.auth import guard, habits, ledger
 from mqmail.auth.guard import Guard, Rules, Scores, network_of
 from mqmail.auth.ledger import HOUR, Ledger
 from mqmail.control.accountlimits import Limit
@@ -204,6 +207,26 @@ def test_habits_outlive_the_process():
     other = Ledger()
     other.remember(*kept[0], T + HOUR)
     assert send(other, 3000, T + HOUR, limit=Limit(0, 0, 0, 10), recipients=1) == 2000
+
+
+def test_what_accounts_do_is_kept_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    loop = asyncio.new_event_loop()
+    book, guard = Ledger(), Guard()
+    book.remember("al ice", 200, time.time())
+    for ip in ("192.0.2.1", "2001:db8:0:1::7", "198.51.100.9"):
+        guard.success(ip, "bob")
+    habits.Habits(loop, book, guard).save()
+    assert (tmp_path / habits.PATH).read_text().splitlines() == [
+        "al+20ice 200", "bob 0 192.0.2.1 2001:db8:0:1::/64 198.51.100.9"]
+    with open(habits.PATH, "a") as file:
+        file.write("eve x 192.0.2.2\neve 0 no-network\n+zz 1\n\nlone\ncarol 7")
+    other, found = Ledger(), Guard()
+    habits.Habits(loop, other, found)
+    loop.close()
+    assert found.known() == guard.known()
+    assert dict(other.usual(time.time())) == {"al ice": 200, "carol": 7}
 
 
 def test_accounts_that_are_silent_longest_are_forgotten(monkeypatch):

@@ -123,7 +123,8 @@ class Guard:
             self._accounts.add(self._account(ip, account), -1.0, now)
 
     def success(self, ip: str, account: str) -> None:
-        """Remember where the account's owner is; of no account so much that others are forgotten."""
+        """Remember where the account's owner is (an address or network), of no account so much that
+        others are forgotten."""
         networks = self._known.pop(account, {})
         network = network_of(ip)
         networks.pop(network, None)
@@ -132,6 +133,10 @@ class Guard:
                 del full[next(iter(full))]
         networks[network] = None
         self._known[account] = networks
+
+    def known(self) -> dict[str, tuple[str, ...]]:
+        """The networks that accounts have logged in from, those of the last logins last."""
+        return {account: tuple(networks) for account, networks in self._known.items()}
 
     def delay(self, ip: str, account: str, now: float) -> float:
         """Seconds that the answer to a failure waits: more with each."""

@@ -1,5 +1,9 @@
-"""run/auth/accounts: the busiest hour of each account, so that a restart does not make everybody's
-usual a surge. Its loss is harmless."""
+"""run/auth/accounts: what accounts do, so that after a restart everybody's usual is no surge, and nobody
+who guesses keeps out those who come from where they always do. Its loss is harmless.
+
+A line is ``LOGIN USUAL [NETWORK ...]``: the login in xtext, the recipients of its busiest hour, and
+where it has logged in from, the last one last.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
 
+    from mqmail.auth.guard import Guard
     from mqmail.auth.ledger import Ledger
 
 DIRECTORY = "run/auth"
 PATH = f"{DIRECTORY}/accounts"
 EVERY = 900.0           # seconds
 _LARGEST = 64 << 20
+_OF_NETWORKS = frozenset("0123456789abcdef.:/")
 
 
 class Habits:
-    """Reads *ledger*'s from PATH, and writes them now and then."""
+    """Reads *ledger*'s and *guard*'s from PATH, and writes them now and then."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ledger: Ledger) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, ledger: Ledger, guard: Guard) -> None:
         self._loop = loop
         self._ledger = ledger
+        self._guard = guard
         self._written = b""
         self._read()
         loop.call_later(EVERY, self._again)
@@ -41,12 +48,19 @@ class Habits:
             return
         now = time.time()
         for line in self._written.decode("utf-8", "replace").split("\n"):
-            coded, _, number = line.partition(" ")
+            coded, number, *networks = [*line.split(" "), ""]
             if number.isascii() and number.isdigit() and len(number) < 10:
                 try:
-                    self._ledger.remember(xtext.decode(coded), int(number), now)
+                    self._take(xtext.decode(coded), int(number), networks, now)
                 except ValueError:
                     continue
+
+    def _take(self, login: str, usual: int, networks: list[str], now: float) -> None:
+        if usual:
+            self._ledger.remember(login, usual, now)
+        for network in networks:
+            if network and _OF_NETWORKS.issuperset(network) and len(network) < 50:
+                self._guard.success(network, login)
 
     def _again(self) -> None:
         self._loop.call_later(EVERY, self._again)
@@ -54,8 +68,10 @@ class Habits:
 
     def save(self) -> None:
         """Write what has changed."""
-        lines = [f"{xtext.encode(login)} {usual}\n" for login, usual in self._ledger.usual(time.time())]
-        data = "".join(lines).encode("utf-8")
+        usual, known = dict(self._ledger.usual(time.time())), self._guard.known()
+        lines = [" ".join([xtext.encode(login), str(usual.get(login, 0)), *known.get(login, ())])
+                 for login in {**usual, **known}]
+        data = "".join([f"{line}\n" for line in lines]).encode("utf-8")
         if data == self._written:
             return
         try:

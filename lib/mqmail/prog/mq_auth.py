@@ -96,7 +96,7 @@ class Logins:
         self._tellers = tellers
         self.guard = Guard()
         self.ledger = Ledger()
-        self.habits = Habits(loop, self.ledger)
+        self.habits = Habits(loop, self.ledger, self.guard)
         self._key = saltkey.load()
         self._deadlines = deadlines
         self._passwd = _mark()
