@@ -170,9 +170,12 @@ def _fsync(call):
 def _memory(tid, address, size):
     fd = os.open(f"/proc/{tid}/mem", os.O_RDONLY)
     try:
-        return os.pread(fd, size, address)
+        data = os.pread(fd, size, address)
     finally:
         os.close(fd)
+    if size and not data:
+        raise ProcessLookupError        # what ends has no memory any more
+    return data
 
 
 def _text(tid, address):

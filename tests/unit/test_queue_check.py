@@ -225,7 +225,7 @@ def test_the_same_id_twice(fsck):
     assert tree()[path_of("wait", id)] == record(id, more=WAITS)
 
 
-@pytest.mark.parametrize("more", [b"", WAITS + b"what\n"])
+@pytest.mark.parametrize("more", [b"", WAITS + b"what\n"], ids=["", "more"])
 def test_of_two_records_the_one_that_knows_more_stays(fsck, more):
     id = put("new", WAITS)
     write(path_of("wait", id), record(id, more=more))
@@ -462,7 +462,7 @@ def test_what_cannot_be_read_hides_nothing_from_repair(fsck):
 
 @pytest.mark.parametrize(("mtime", "good"), [
     (1, True), (0, False), (-5, False), (time.time() + 6 * 86400, True),
-    (time.time() + 9 * 86400, False)])
+    (time.time() + 9 * 86400, False)], ids=["1", "0", "-5", "6 days", "9 days"])
 def test_times_of_next_attempts(fsck, mtime, good):
     id, new = put("wait", WAITS), put("new")
     os.utime(path_of("new", new), (mtime, mtime))

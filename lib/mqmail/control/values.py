@@ -94,6 +94,9 @@ def split_key(line: str, form: str) -> tuple[str, str]:
 
 def authorities(text: str) -> str:
     """The path of a file; "" for the word ``system``."""
+    if not text.isprintable():
+        raise ValueError(f"{text[:100]!a} is no path of a file: write one such as"
+                         " /etc/ssl/certs/ca-certificates.crt, or system")
     return "" if text == "system" else text
 
 
