@@ -14,8 +14,11 @@ PREFIX = /usr/local
 DESTDIR =
 PACKAGES = $(firstword $(wildcard .venv/lib/python3.*/site-packages))
 RUN = run
-TESTS = tests
+TESTS =
 python = .venv/bin/python
+# tests of parts, on all processors; of whole programs, which wait more than they work, one by one
+parts = $(python) -m pytest -q -n auto --dist worksteal tests/unit tests/property
+programs = $(python) -m pytest tests/e2e
 # $(call needs,SECTION,OPTION): the words of an option in setup.cfg
 needs = $(shell $(PYTHON) -c 'import configparser as c, shlex; f = c.ConfigParser(); \
 	f.read("setup.cfg"); print(shlex.join(f["$(1)"]["$(2)"].split()))')
@@ -35,7 +38,11 @@ setup: .venv/.setup
 	@touch $@
 
 test: setup .venv/.test
+ifeq ($(TESTS),)
+	$(parts); parts=$$?; $(programs) && exit $$parts
+else
 	$(python) -m pytest $(TESTS)
+endif
 
 run: setup
 	@PYTHONPATH=lib exec $(python) -m mqmail.demo $(RUN)
