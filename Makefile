@@ -16,9 +16,11 @@ PACKAGES = $(firstword $(wildcard .venv/lib/python3.*/site-packages))
 RUN = run
 TESTS =
 python = .venv/bin/python
-# tests of parts, on all processors; of whole programs, which wait more than they work, one by one
+# tests of parts, on all processors; of crashes, in the background; of whole programs, which wait more than they
+# work, one by one
+crashes = tests/e2e/test_crash_points.py tests/e2e/test_faults.py tests/e2e/test_power_cut.py
 parts = $(python) -m pytest -q -n auto --dist worksteal tests/unit tests/property
-programs = $(python) -m pytest tests/e2e
+programs = $(python) -m pytest tests/e2e $(crashes:%=--ignore=%)
 # $(call needs,SECTION,OPTION): the words of an option in setup.cfg
 needs = $(shell $(PYTHON) -c 'import configparser as c, shlex; f = c.ConfigParser(); \
 	f.read("setup.cfg"); print(shlex.join(f["$(1)"]["$(2)"].split()))')
@@ -39,7 +41,10 @@ setup: .venv/.setup
 
 test: setup .venv/.test
 ifeq ($(TESTS),)
-	$(parts); parts=$$?; $(programs) && exit $$parts
+	@mkdir -p build; rm -f build/crashes.ok
+	@{ $(python) -m pytest $(crashes) >build/crashes.log 2>&1 && touch build/crashes.ok; } & \
+	$(parts); parts=$$?; $(programs); programs=$$?; \
+	wait; cat build/crashes.log; [ $$parts = 0 ] && [ $$programs = 0 ] && [ -e build/crashes.ok ]
 else
 	$(python) -m pytest $(TESTS)
 endif
@@ -48,8 +53,7 @@ run: setup
 	@PYTHONPATH=lib exec $(python) -m mqmail.demo $(RUN)
 
 crash: setup .venv/.test
-	MQMAIL_CRASH=all $(python) -m pytest -sv tests/e2e/test_crash_points.py tests/e2e/test_power_cut.py \
-	    tests/e2e/test_faults.py
+	MQMAIL_CRASH=all $(python) -m pytest -sv $(crashes)
 
 bench: setup
 	$(python) bench/bench.py
