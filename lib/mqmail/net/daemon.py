@@ -303,6 +303,7 @@ class Workers:
         now = time.monotonic()
         if not status and number in self._wanted:
             self._due[number] = inf
+            self._look_at = now         # a call may have come while it ended
             return
         quick = now - self._started[number] < 1.0
         pause = self._pauses[number]

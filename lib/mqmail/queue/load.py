@@ -23,8 +23,8 @@ class Count:
         self._told = -1
 
     def waiting(self) -> int:
-        """About how many messages no attempt has been finished for: exact below a few, else within some
-        per cent. OSError when the queue cannot be looked into."""
+        """About how many messages no attempt has been finished for: of a few it sees none or many, of
+        thousands it is some per cent off. OSError when the queue cannot be looked into."""
         buckets = range(self._next, 256, 256 // LOOKS)
         self._next = (self._next + 1) % (256 // LOOKS)
         return sum([_names(f"queue/new/{bucket:02x}") for bucket in buckets]) * 256 // LOOKS
