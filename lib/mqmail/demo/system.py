@@ -40,6 +40,7 @@ class System:
         self._reader.start()
         with open(reading, "rb") as ready:
             if ready.read(1) != b"\n":
+                self._reader.join()         # its last words may still be on their way
                 raise Temporary("\n".join(self._words) or "mq-start ended")
 
     def _read(self) -> None:
