@@ -35,7 +35,7 @@ def serve(options: Options) -> int:
     stream = BlockingStream(0, 1)
     try:
         homes.enter(options.home)
-        if not options.local and os.geteuid() == 0 == os.stat(".").st_uid:
+        if not options.local and os.geteuid() == 0:
             _give_up_root()
         basics = reader.load(".", ["me", "loglevels"])
         log.set_quiet(basics.loglevels)
@@ -52,12 +52,16 @@ def serve(options: Options) -> int:
 
 
 def _give_up_root() -> None:
-    """In a system home. In another it is for whoever starts us (setuidgid): what we import later may be
-    root's alone to read. No hooks of the owner's are run by root (policy/hooks.py)."""
-    from mqmail.net.owner import become_program, system_accounts
+    """For the account of xmtpd in a system home, else for the owner: what is imported later may be closed
+    to the owner, so it is now. Who starts us often does better to become that account first."""
+    from mqmail.net.owner import become_program, give_up_root, system_accounts
+    from mqmail.policy import known
     accounts = system_accounts("xmtpd")
-    assert accounts is not None
-    become_program("xmtpd", accounts)
+    if accounts is not None:
+        become_program("xmtpd", accounts)
+    else:
+        known.import_late()
+        give_up_root("xmtpd")
 
 
 def _converse(stream: BlockingStream, found: settings.Settings, listener: Listener, peer: Peer,
