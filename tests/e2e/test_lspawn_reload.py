@@ -33,6 +33,24 @@ def test_a_mailbox_that_has_moved_is_found_after_hup(new_home):
     wait_until(moved, "a message in the new place")
 
 
+def test_an_address_is_not_refused_because_of_a_mistake_in_a_file(new_home):
+    home = new_home("alice", "carol")
+    home.control(concurrencylocal="1\n", users=f"alice@{ME}\n")
+    home.start()
+    home.control(users=f"alice@{ME}\ncarol@{ME}\n")
+    os.kill(home.daemons()["mq-resolve"], signal.SIGHUP)
+    home.wait_for_log("event=reloaded", "prog=mq-resolve")
+    home.control(users=f"alice@{ME}\ncarol@{ME}\n..\n")
+    id = home.deliver(f"carol@{ME}", sender=f"alice@{ME}")
+    home.wait_for_log("event=deferred", id, "4.3.5")
+    home.wait_for_log("event=reload_failed", "prog=mq-local", "control/users+20line+203")
+    home.control(users=f"alice@{ME}\ncarol@{ME}\n")
+    home.trigger("*run")
+    home.wait_for("carol")
+    home.wait_until_empty()
+    assert home.maildir("alice") == []      # no report
+
+
 def test_programs_get_no_blocked_signals(new_home):
     home = new_home("alice").start()
     spawner = home.daemons()["mq-lspawn"]

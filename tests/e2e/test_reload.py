@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.home import ME, SECONDS, wait_until
+from support.home import ME, SECONDS, run, wait_until
 from support.programs import runs
 
 pytestmark = pytest.mark.e2e
@@ -17,7 +17,8 @@ DAEMONS = [("mq-queue", "queue.sock", "databytes"), ("mq-resolve", "resolve.sock
            ("mq-local", "mailbox.sock", "users"), ("mq-rspawn", "remote.sock", "resolvers"),
            ("mq-remote", "transfer.sock", "remotetimeouts"), ("mq-bounce", "bounce.sock", "bouncefrom"),
            ("mq-auth", "auth.sock", "authbackends"), ("xmtpd", "", "timeoutsmtpd")]
-WORKERS = {"mq-queue": "mq-queue", "mq-local": "mq-lspawn", "mq-remote": "mq-rspawn", "xmtpd": "xmtpd"}
+WORKERS = {"mq-queue": "mq-queue", "mq-local": "mq-lspawn", "mq-rspawn": "mq-rspawn",
+           "mq-remote": "mq-rspawn", "xmtpd": "xmtpd"}
 
 
 @pytest.fixture
@@ -45,16 +46,14 @@ def name_told(home, path):
 
 
 def hang_up(home, event):
-    """HUP to all; wait for the event of each daemon."""
-    before = {name: len(home.log(event, f"prog={name}")) for name, _, _ in DAEMONS}
+    """HUP to all; wait for the event of each daemon. A parent whose files are wrong tells no worker, and
+    mq-local says nothing of files that are right."""
+    names = {WORKERS.get(name, name) if event == "event=reload_failed" else name
+             for name, _, _ in DAEMONS if name != "mq-local" or event == "event=reload_failed"}
+    before = {name: len(home.log(event, f"prog={name}")) for name in names}
     home.process.send_signal(signal.SIGHUP)
-
-    def have_all():
-        name_told(home, "mailbox.sock")
-        return all([len(home.log(event, f"prog={name}")) > count for name, count in before.items()
-                    if name != "mq-local" or event == "event=reload_failed"])
-
-    wait_until(have_all, f"{event} of all")
+    wait_until(lambda: all([len(home.log(event, f"prog={name}")) > count
+                            for name, count in before.items()]), f"{event} of all")
 
 
 def test_all_files_or_none(single):
@@ -103,12 +102,38 @@ def workers(home, name):
     return [one for one in found if runs(one) and Path(f"/proc/{one}/comm").read_text().strip() == name]
 
 
+def kill_worker(home, name):
+    """The one called *name* dies; wait for another."""
+    [worker] = workers(home, name)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: workers(home, name) not in ([], [worker]), "a new worker")
+
+
 @pytest.mark.parametrize(("name", "path"), [row[:2] for row in DAEMONS if row[0] in WORKERS])
-def test_a_worker_that_is_started_anew_reads_the_files_anew(single, name, path):
+def test_a_worker_that_is_started_anew_has_what_was_good_last(single, name, path):
     single.control(me=f"{NEW}\n")
     hang_up(single, "event=reloaded")
     wait_until(lambda: name_told(single, path) == NEW, "the new name")
-    [worker] = workers(single, name)
-    os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: workers(single, name) not in ([], [worker]), "a new worker")
+    kill_worker(single, name)
     wait_until(lambda: name_told(single, path) == NEW, "the new name again")
+    single.control(loglevels="loud\n", **{file: "..\n" for _, _, file in DAEMONS}, me="..\n")
+    kill_worker(single, name)
+    assert name_told(single, path) == NEW
+    single.wait_for_log("event=reload_failed", f"prog={name}", "control/loglevels+20line+201")
+    assert len(single.log("event=worker_died", f"prog={WORKERS[name]}")) == 2
+
+
+def test_a_mistake_in_loglevels_stops_no_mail(new_home):
+    home = new_home("alice")
+    home.control(loglevels="xmtpd notice\nxmtpd loud\n")
+    home.start()
+    mistake = "error=control/loglevels+20line+202:+20'loud'+20is+20no+20level"
+    for name in (*home.daemons(), "mq-remote"):
+        home.wait_for_log("event=reload_failed", f"prog={name}", mistake)
+    home.deliver(f"alice@{ME}")
+    session = f"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<alice@{ME}>\r\nDATA\r\n\r\n.\r\nQUIT\r\n"
+    done = run("xmtpd", "--home", str(home.path), text=session.encode())
+    assert f"event=reload_failed prog=xmtpd {mistake}" in done.stderr.decode()
+    home.wait_for("alice", 2)
+    assert run("mq-showctl", "--home", str(home.path), "--check", check=False).stdout.decode().startswith(
+        "control/loglevels line 2: 'loud' is no level")

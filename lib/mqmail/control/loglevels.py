@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from mqmail.base import log
+from mqmail.base.failure import Failure
+from mqmail.control import reader
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mqmail.control.lines import Lines
@@ -39,6 +43,15 @@ def beyond(level: str) -> frozenset[str]:
     """The events that are not logged at *level*."""
     more = LEVELS[LEVELS.index(level) + 1:]
     return frozenset([event for one in more for event in EVENTS[one]])
+
+
+def obey() -> None:
+    """From now on log as the file says, in the home that is the working directory. One that cannot be
+    used stops nobody, for no log is worth mail: that is logged, and the levels stay as they are."""
+    try:
+        log.set_quiet(reader.load(".", ["loglevels"]).loglevels)
+    except (Failure, OSError) as error:
+        log.event("reload_failed", error=str(error))
 
 
 def parse_loglevels(lines: Lines, _me: str) -> dict[str, frozenset[str]]:

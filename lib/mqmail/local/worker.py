@@ -9,8 +9,8 @@ from __future__ import annotations
 import signal
 
 from mqmail.base import log, unix, waiter
-from mqmail.base.failure import BadFile
-from mqmail.control import reader
+from mqmail.base.failure import BadFile, Temporary
+from mqmail.control import loglevels, reader
 from mqmail.local.service import make_server
 from mqmail.net.blocking import BlockingStream
 from mqmail.net.converse import converse
@@ -154,21 +154,27 @@ class Worker:
 
     def look_up(self, find: Callable[[], T | None]) -> T | None:
         """What *find()* gives, after a reload if that is None: mq-resolve knows the address, so what we
-        remember is old."""
+        remember is old. Raises Temporary if it cannot be renewed."""
         self.refresh()
         found = find()
         if found is None:
-            self.reload()
+            why = self.reload()
             found = find()
+            if found is None and why:
+                raise Temporary("it is not known whose this address is now", "4.3.5", why)
         return found
 
-    def reload(self) -> None:
-        """Read the control files now, never as root: the home's owner may have put a link there."""
+    def reload(self) -> str:
+        """Read the control files now, never as root: the home's owner may have put a link there. Returns
+        why they cannot be used; "": they are in force."""
         try:
             with as_owner(owner_of(".")):
+                loglevels.obey()
                 self.control = reader.load(".", self._names)
         except (BadFile, OSError) as error:
             log.event("reload_failed", error=str(error))
+            return str(error)
+        return ""
 
     def _hang_up(self, _number: int, _frame: object) -> None:
         self._stale = True

@@ -19,7 +19,7 @@ from math import inf
 from mqmail.base import homes, lock, log, program, unix
 from mqmail.base.failure import Failure, Usage
 from mqmail.base.value import value
-from mqmail.control import reader, rights
+from mqmail.control import loglevels, reader, rights
 from mqmail.net.lifeline import die_with_parent, set_name
 from mqmail.net.owner import become_program, give_up_root, import_late, system_accounts
 
@@ -27,9 +27,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from _socket import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
+    from mqmail.control.reader import Control
     from mqmail.control.rights import Accounts
 
 GRACE = 20.0            # seconds a worker has to end after TERM
@@ -125,7 +126,7 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
     """Run until TERM or INT; *stop* is called once with what to call when all has ended. *others*:
     what to call on further signals, by their names."""
     stopping: list[bool] = []
-    log.set_quiet(reader.load(".", ["loglevels"]).loglevels)
+    loglevels.obey()
 
     def terminate() -> None:
         if not stopping:
@@ -151,11 +152,11 @@ def run_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[Callable[[], None]
 
 
 def reloaded(reload: Callable[[], None]) -> None:
-    """Re-read control files; on any error the old values stay in force."""
+    """Re-read control files; on any error the old values stay in force. control/loglevels stands by
+    itself: a mistake there is none of the others'."""
+    loglevels.obey()
     try:
-        quiet = reader.load(".", ["loglevels"]).loglevels
         reload()
-        log.set_quiet(quiet)
         log.event("reloaded")
     except (Failure, OSError) as error:
         log.event("reload_failed", error=str(error))
@@ -169,13 +170,26 @@ def _loop_bug(context: dict[str, object]) -> None:
         log.event("bug", error=str(context.get("message"))[:500])
 
 
+class Kept:
+    """The control files *names* as they were when all of them could be read last, in *control*: what a
+    parent has for workers that are started while one is wrong. Raises BadFile at first."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(dict.fromkeys(names))
+        self.reload()
+
+    def reload(self) -> None:
+        """Read them again. Raises BadFile, and then nothing has changed."""
+        self.control: Control = reader.load(".", self._names)
+
+
 class Workers:
     """Processes forked from this one, each running ``work(number)``, restarted when they die.
 
     A worker that dies within a second of its start is restarted after a pause that doubles from 0.1 to
-    30 s. HUP is passed on, after *reload*, if there is one, has been called here without a Failure, and
-    also to each worker that is started later: what this process has read is old then. ``run`` returns
-    after TERM or INT, when all workers have ended (killed after GRACE seconds).
+    30 s. HUP is passed on after *reload* has been called here without a Failure, and also to each worker
+    that is started later: it reads what is new, and has what was good here if there is a mistake. ``run``
+    returns after TERM or INT, when all workers have ended (killed after GRACE seconds).
 
     *wanted*: workers that are started when a call at their socket is not taken by those that run, and
     that end by themselves when there are no more calls.

@@ -21,7 +21,7 @@ import pwd
 
 from mqmail.base import lock, ready, unix, waiter
 from mqmail.base.failure import Permanent, Temporary
-from mqmail.control import reader
+from mqmail.control import loglevels, reader
 from mqmail.control.accounts import Accounts
 from mqmail.control.values import account_deliveries
 from mqmail.control.whose import find_account, find_mailbox
@@ -63,25 +63,31 @@ def main(argv: list[str]) -> int:
     accounts = system_accounts("mq-lspawn")
     with as_owner(owner_of(".")):
         held = lock.hold("run/mq-lspawn.lock", "mq-lspawn")
-        control = reader.load(".", CONTROL)
+        kept = daemon.Kept(CONTROL)
+        loglevels.obey()
         sockets = daemon.listen("mq-lspawn", accounts)
     mailbox, local = sockets[MAILBOX], sockets[LOCAL]
     callers = None if accounts is None else accounts.callers(MAILBOX)
-    count = max(control.concurrencylocal, 1)
-    dispatchers = account_deliveries(count) if control.localusers == "passwd" else 0
+    count = max(kept.control.concurrencylocal, 1)
+    dispatchers = account_deliveries(count) if kept.control.localusers == "passwd" else 0
 
     def work(number: int) -> None:
         daemon.become("mq-local" if number < count else "mq-lspawn")
         if number < count:
             local.close()
             become_owner(mail_owner()) if accounts is None else become_program("mq-local", accounts)
-            Mailboxes(control, CONTROL, callers).serve(mailbox, stays=number == 0)
+            Mailboxes(kept.control, CONTROL, callers).serve(mailbox, stays=number == 0)
         else:
             mailbox.close()
-            Dispatcher(control, CONTROL, callers).serve(local, stays=False)
+            Dispatcher(kept.control, CONTROL, callers).serve(local, stays=False)
+
+    def reload() -> None:
+        with as_owner(owner_of(".")):
+            loglevels.obey()
+            kept.reload()
 
     wanted = {number: mailbox if number < count else local for number in range(1, count + dispatchers)}
-    workers = daemon.Workers("mq-lspawn", count + dispatchers, work, wanted=wanted)
+    workers = daemon.Workers("mq-lspawn", count + dispatchers, work, reload, wanted)
     workers.run(lambda: ready.announce(ready_fd))
     os.close(held)
     return 0
@@ -136,11 +142,11 @@ class Dispatcher(Worker):
         """Nobody is served: the accounts' processes go."""
         self._warm.end_all()
 
-    def reload(self) -> None:
+    def reload(self) -> str:
         """The accounts' processes have the old control files."""
         self._warm.end_all()
         self._accounts = Accounts()
-        super().reload()
+        return super().reload()
 
     def account_of(self, address: str) -> str:
         """The name of the account that *address* belongs to. Raises Permanent."""

@@ -66,10 +66,11 @@ _HUGE_HEADER = reply(552, "5.3.4", "the header is too large")
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
     begun = daemon.start("mq-queue", __doc__, argv)
-    control = reader.load(".", CONTROL)
+    kept = daemon.Kept(CONTROL)
     listener, believed = begun.sockets[SOCKET], begun.callers(SOCKET)
-    workers = daemon.Workers("mq-queue", control.concurrencyqueue,
-                             lambda number: Worker(number, listener, control, believed).run())
+    workers = daemon.Workers("mq-queue", kept.control.concurrencyqueue,
+                             lambda number: Worker(number, listener, kept.control, believed).run(),
+                             kept.reload)
     workers.run(lambda: ready.announce(begun.ready))
     return 0
 

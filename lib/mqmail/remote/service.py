@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mqmail.base import unix
+    from mqmail.control.reader import Control
     from mqmail.net.stream import Stream
 
 CONTROL = (*settings.CONTROL, "injectors")
@@ -43,14 +44,14 @@ _MAY_NOT = "is no program of this mail system"
 class Worker:
     """One process."""
 
-    def __init__(self, listener: unix.socket, callers: frozenset[int] | None) -> None:
+    def __init__(self, listener: unix.socket, control: Control, callers: frozenset[int] | None) -> None:
         self.loop = daemon.new_loop()
         self.stopping = False
         self._callers = callers
         self._deadlines = Deadlines(self.loop)
         self._outside = Deadlines(self.loop)        # streams to hosts: cut off at the end
         self.shell = LoopShell(self.loop, self._outside)
-        self.reload()
+        self._take(control)
         self._service = Service(self.loop, self._deadlines, listener, self._session, most=5000)
 
     def run(self) -> None:
@@ -59,7 +60,9 @@ class Worker:
 
     def reload(self) -> None:
         """Read the control files again; sessions that are open stay as they are."""
-        control = reader.load(".", CONTROL)
+        self._take(reader.load(".", CONTROL))
+
+    def _take(self, control: Control) -> None:
         self.control, self.settings = control, settings.from_control(control)
         tls.forget_contexts()
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mqmail.base import unix
+    from mqmail.control.reader import Control
     from mqmail.net.stream import Stream
     from mqmail.xmtp.reply import Reply
 
@@ -53,18 +54,17 @@ _MAY_NOT = "is no program of this mail system"
 def main(argv: list[str]) -> int:
     """Run the daemon until TERM."""
     begun = daemon.start("mq-rspawn", __doc__, argv)
-    control = reader.load(".", CONTROL)
-    reader.load(".", service.CONTROL)       # what is wrong there is to be said now
+    kept = daemon.Kept((*CONTROL, *service.CONTROL))
     listener, lines = begun.sockets[SOCKET], begun.sockets[workers_.SOCKET]
 
     def work(number: int) -> None:
         if number:
             daemon.become("mq-remote")
-            service.Worker(lines, begun.callers(workers_.SOCKET)).run()
+            service.Worker(lines, kept.control, begun.callers(workers_.SOCKET)).run()
         else:
-            Relay(listener, begun.callers(SOCKET)).run()
+            Relay(listener, kept.control, begun.callers(SOCKET)).run()
 
-    workers = daemon.Workers("mq-rspawn", 1 + control.processesremote, work)
+    workers = daemon.Workers("mq-rspawn", 1 + kept.control.processesremote, work, kept.reload)
     workers.run(lambda: ready.announce(begun.ready))
     return 0
 
@@ -72,10 +72,10 @@ def main(argv: list[str]) -> int:
 class Relay:
     """The planner: its callers, and the lines that they share."""
 
-    def __init__(self, listener: unix.socket, callers: frozenset[int] | None) -> None:
+    def __init__(self, listener: unix.socket, control: Control, callers: frozenset[int] | None) -> None:
         self.loop = daemon.new_loop()
         self._callers = callers
-        self.control = reader.load(".", CONTROL)
+        self.control = control
         self.memory = memory.Memory(self.loop)
         self.lines = lines_.Lines(self.loop, self._settings(), self.memory.hosts)
         self._deadlines = Deadlines(self.loop)

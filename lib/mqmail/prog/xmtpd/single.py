@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 
-from mqmail.base import homes, log, unix
+from mqmail.base import homes, unix
 from mqmail.base.failure import EXIT_TEMPORARY, Failure
 from mqmail.base.waiter import run
-from mqmail.control import reader
+from mqmail.control import loglevels, reader
 from mqmail.control.listeners import Listener
 from mqmail.net.blocking import BlockingStream, over_socket
 from mqmail.prog.xmtpd import dialogue, pool, resolver, settings, ucspi
@@ -37,9 +37,8 @@ def serve(options: Options) -> int:
         homes.enter(options.home)
         if not options.local and os.geteuid() == 0:
             _give_up_root()
-        basics = reader.load(".", ["me", "loglevels"])
-        log.set_quiet(basics.loglevels)
-        me = basics.me
+        me = reader.load(".", ["me"]).me
+        loglevels.obey()
         services = Services(_connect, me)
         found = settings.load(None if options.local else services)
         listener = Listener(role=options.role or "mx", options=options.set)
