@@ -135,5 +135,5 @@ def test_a_mistake_in_loglevels_stops_no_mail(new_home):
     done = run("xmtpd", "--home", str(home.path), text=session.encode())
     assert f"event=reload_failed prog=xmtpd {mistake}" in done.stderr.decode()
     home.wait_for("alice", 2)
-    assert run("mq-showctl", "--home", str(home.path), "--check", check=False).stdout.decode().startswith(
-        "control/loglevels line 2: 'loud' is no level")
+    said = run("mq-showctl", "--home", str(home.path), "--check", check=False).stdout.decode()
+    assert said.startswith("control/loglevels line 2: 'loud' is no level")

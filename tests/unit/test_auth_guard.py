@@ -162,6 +162,13 @@ def test_the_hour_slides():
     assert send(book, 50, T + 3 * HOUR) == 10
 
 
+def test_a_clock_that_is_set_back_stops_nobody_for_long():
+    book = Ledger()
+    assert send(book, 50, T + 10000 * HOUR) == 10
+    assert send(book, 50) == 0
+    assert send(book, 50, T + 2 * HOUR) == 10
+
+
 def test_no_limit():
     assert send(Ledger(), 1000, limit=Limit(0, 0, 0)) == 1000
 

@@ -218,6 +218,13 @@ def test_a_bad_file_is_trouble_until_it_is_mended():
     assert found.get("a")[0] == "2"
 
 
+def test_a_file_that_cannot_be_looked_at_is_there_all_the_same():
+    """Or a process that is started anew would end again and again."""
+    os.symlink("access.cdb", CDB)
+    assert Maps("access", {}, frozenset(), Files("access")).exists()
+    assert trouble() == f"{CDB}: Too many levels of symbolic links"
+
+
 def test_a_file_that_came_together_with_a_bad_one_is_used_when_that_is_gone():
     found = maps()
     make_cdb({"a": "cdb", "#words": "from"})

@@ -217,6 +217,21 @@ def test_a_name_that_is_known_is_not_looked_up():
     assert (dns.asked, facts.host) == ([], "given.test")
 
 
+@pytest.mark.parametrize(("helo", "own"), [
+    ("[IPv6:2001:DB8:0::1]", "2001:db8::1"), ("[IPv6:::ffff:192.0.2.9]", "192.0.2.9")])
+def test_our_address_in_another_spelling(helo, own):
+    assert judge_helo(helo, "192.0.2.1", frozenset(), own) == "own-address"
+    assert judge_helo(helo, "192.0.2.1", frozenset(), "") == "other-address"
+
+
+@pytest.mark.parametrize("listener", ["unix:/run/x", "", "mx.test:25"])
+def test_no_address_of_ours_is_known(listener):
+    facts = stranger(helo="[192.0.2.7]")
+    facts.listener = listener
+    judged(HeloCheck(True, frozenset(), NOBODY), facts)
+    assert facts.marks == {"helocheck": "other-address"}
+
+
 @pytest.mark.parametrize(("helo", "found"), [
     ("h.example", ""), ("h_x.example", ""), ("pc", "short"), ("a b", "syntax"),
     ("", "syntax"), ("-x.example", "syntax"), ("MX.test", "own-name"),

@@ -155,6 +155,15 @@ def test_a_service_that_is_away_is_left_alone_for_a_moment():
     assert desk.service.sessions == 2
 
 
+def test_a_destination_that_has_moved_is_asked_anew():
+    old, new = Desk(lambda argument: NOBODY), Desk(lambda argument: GOOD, name="new.sock")
+    assert old.look("a@example.org").action == REJECT       # its session is kept, and what it said
+    old.check = verify.Verified(parse("example.org lists"), new.check._destinations,
+                                old.check._memory, old.check._ask)
+    assert [old.look(f"{name}@example.org").action for name in "ab"] == [NEXT, NEXT]
+    assert (len(old.asked), len(new.asked)) == (1, 2)
+
+
 def test_nobody_listens():
     desk = Desk(lambda argument: GOOD)
     os.unlink("lists.sock")

@@ -36,9 +36,11 @@ class Account:
         self.told: set[str] = set()
 
     def turn(self, number: int) -> None:
-        """The clock has gone on."""
+        """The clock has gone on. After one that has been set back the hour at hand is another: none that
+        lies in the future is waited for."""
         passed = number - self.number
         if passed <= 0:
+            self.number = number
             return
         if not self.told:
             self.usual = max(self.usual, self.now["recipients"])

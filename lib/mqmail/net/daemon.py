@@ -188,8 +188,8 @@ class Workers:
 
     A worker that dies within a second of its start is restarted after a pause that doubles from 0.1 to
     30 s. HUP is passed on after *reload* has been called here without a Failure, and also to each worker
-    that is started later: it reads what is new, and has what was good here if there is a mistake. ``run``
-    returns after TERM or INT, when all workers have ended (killed after GRACE seconds).
+    that is started later: it reads what is new, and has what was good here if there is a mistake.
+    ``run`` returns after TERM or INT, when all workers have ended (killed after GRACE seconds).
 
     *wanted*: workers that are started when a call at their socket is not taken by those that run, and
     that end by themselves when there are no more calls.

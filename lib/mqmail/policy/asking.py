@@ -33,21 +33,21 @@ class Asker:
     def __init__(self, services: Any, name: str) -> None:
         self._services = services
         self._name = name
-        self._idle: dict[str, list[Session]] = {}
+        self._idle: dict[Destination, list[Session]] = {}
 
     async def ask(self, service: Destination, address: str, timeout: float) -> Reply | None:
         """What *service* says to RCPT for *address*, by the null sender; None when it does not answer
         within *timeout* seconds for each step, or wants no mail at all."""
-        session = self._take(service.name)
+        session = self._take(service)
         if session is not None:
-            answer = await self._carry_out(session, service.name, address)
+            answer = await self._carry_out(session, service, address)
             if answer is not None or session.expired or not session.broken:
                 return answer       # a session that was closed while it was idle is no answer
         session = await self._open(service, timeout)
-        return None if session is None else await self._carry_out(session, service.name, address)
+        return None if session is None else await self._carry_out(session, service, address)
 
-    def _take(self, name: str) -> Session | None:
-        idle = self._idle.get(name, [])
+    def _take(self, service: Destination) -> Session | None:
+        idle = self._idle.get(service, [])
         while idle:
             session = idle.pop()
             if session.alive():
@@ -55,7 +55,7 @@ class Asker:
             session.close()
         return None
 
-    async def _carry_out(self, session: Session, name: str, address: str) -> Reply | None:
+    async def _carry_out(self, session: Session, service: Destination, address: str) -> Reply | None:
         parameters = ["SMTPUTF8"] if needs_utf8(address) and "SMTPUTF8" in session.features else []
         transaction = Transaction("", [(address, ())], parameters, ASK)
         try:
@@ -63,14 +63,21 @@ class Asker:
         except ValueError:          # it does not fit into a command
             session.close()
             return None
-        idle = self._idle.setdefault(name, [])
+        idle = self._idle.setdefault(service, [])
         if not session.broken and len(idle) < MOST_IDLE:
             idle.append(session)
         else:
             session.close()
         return None if transaction.refused is not None else transaction.verdicts[0]
 
+    def _leave_former(self, service: Destination) -> None:
+        """The sessions to where a destination was before it became *service* are over."""
+        for former in [one for one in self._idle if one.name == service.name and one != service]:
+            for session in self._idle.pop(former):
+                session.close()
+
     async def _open(self, service: Destination, timeout: float) -> Session | None:
+        self._leave_former(service)
         try:
             stream = await self._connect(service, timeout)
         except (OSError, Expired):

@@ -33,8 +33,8 @@ class Files:
         self.words: frozenset[str] = frozenset()
 
     def exist(self) -> bool:
-        """Whether there is any. Raises BadFile."""
-        return any([file.state() is not None for file in self._files])
+        """Whether there is any, usable or not: who looks something up will say."""
+        return any([os.path.lexists(file.path) for file in self._files])
 
     def refresh(self) -> None:
         """Look for new and changed ones. Raises BadFile."""
@@ -74,7 +74,7 @@ class Maps:
         self.words = words | files.words
 
     def exists(self) -> bool:
-        """Whether there is any form with anything in it."""
+        """Whether there is any form of it."""
         return bool(self._entries) or self._files.exist()
 
     def refresh(self) -> frozenset[str]:

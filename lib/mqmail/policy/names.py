@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqmail.control.networks import parse_ip
-from mqmail.mail.address import BadAddress, check_domain, is_ipv4, lower_ascii
+from mqmail.mail.address import BadAddress, check_domain, is_ipv4, is_ipv6, lower_ascii
 from mqmail.policy.strangers import StrangerCheck
 from mqmail.policy.verdict import NO_OPINION, REJECT, Verdict
 from mqmail.xmtp.reply import reply
@@ -19,7 +19,7 @@ _LIES = ("syntax", "own-name", "own-address")       # of HELO, that may be refus
 def judge_helo(helo: str, ip: str, own_names: frozenset[str], own_ip: str) -> str:
     """What is wrong with *helo* of a client at *ip*, "" if nobody knows it (RFC 5321 sections 2.3.5,
     4.1.3): "", "syntax", "short" (a name without a dot), "own-name", "own-address" (ours),
-    "other-address". *own_ip*: where it has come to."""
+    "other-address". *own_ip*: the address it has come to, or ""."""
     try:
         check_domain(helo)
     except BadAddress:
@@ -34,7 +34,7 @@ def judge_helo(helo: str, ip: str, own_names: frozenset[str], own_ip: str) -> st
     said = literal[5:] if literal[:5].lower() == "ipv6:" else literal
     if ip and parse_ip(said) == parse_ip(ip):
         return ""
-    return "own-address" if said == own_ip else "other-address"
+    return "own-address" if own_ip and parse_ip(said) == parse_ip(own_ip) else "other-address"
 
 
 class HeloCheck(StrangerCheck):
@@ -62,9 +62,10 @@ class HeloCheck(StrangerCheck):
 
 
 def _address_of(place: str) -> str:
-    """Of ``192.0.2.1:25`` or ``[2001:db8::1]:25``; without a port it is one."""
+    """Of ``192.0.2.1:25`` or ``[2001:db8::1]:25``; without a port it is one. "" for no address."""
     host = place.rpartition(":")[0] if place.count(":") == 1 or place[:1] == "[" else place
-    return host.strip("[]")
+    ip = host.strip("[]")
+    return ip if is_ipv4(ip) or is_ipv6(ip) else ""
 
 
 # --- its patience ---

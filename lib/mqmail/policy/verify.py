@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from mqmail.control.destinations import Destinations
+    from mqmail.control.destinations import Destination, Destinations
     from mqmail.control.reader import Control
     from mqmail.control.verify import Verification, Verify
     from mqmail.policy.facts import Facts
+
+    Key = tuple[Destination, str]
 
 CONTROL = ("me", "verify", "destinations")
 MOST = 10000            # answers that are remembered
@@ -36,16 +38,16 @@ _LATER = reply(451, "4.4.3", "this recipient cannot be verified now, try again l
 
 
 class Memory:
-    """What services said: (destination, address) to the refusal, None for a recipient that is there, as
-    long as it is new. *now* gives seconds."""
+    """What services said: (service, address) to the refusal, None for a recipient that is there, as long
+    as it is new. A destination that is served elsewhere now is another service. *now* gives seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic, most: int = MOST) -> None:
         self._now = now
         self._most = most
-        self._known: dict[tuple[str, str], tuple[float, Reply | None]] = {}
-        self._away: dict[str, float] = {}
+        self._known: dict[Key, tuple[float, Reply | None]] = {}
+        self._away: dict[Destination, float] = {}
 
-    def known(self, key: tuple[str, str]) -> tuple[Reply | None] | None:
+    def known(self, key: Key) -> tuple[Reply | None] | None:
         """(the refusal or None); None when nothing is known."""
         found = self._known.get(key)
         if found is None:
@@ -55,7 +57,7 @@ class Memory:
         del self._known[key]
         return None
 
-    def learn(self, key: tuple[str, str], refusal: Reply | None) -> None:
+    def learn(self, key: Key, refusal: Reply | None) -> None:
         """Of those that are too many the oldest goes."""
         self._known.pop(key, None)
         while len(self._known) >= self._most:
@@ -63,13 +65,13 @@ class Memory:
         self._known[key] = self._now() + (GOOD if refusal is None else BAD), refusal
         self._away.pop(key[0], None)
 
-    def is_away(self, destination: str) -> bool:
+    def is_away(self, service: Destination) -> bool:
         """Whether it did not answer a moment ago."""
-        return self._away.get(destination, 0.0) > self._now()
+        return self._away.get(service, 0.0) > self._now()
 
-    def failed(self, destination: str) -> None:
+    def failed(self, service: Destination) -> None:
         """It does not answer."""
-        self._away[destination] = self._now() + AWAY
+        self._away[service] = self._now() + AWAY
 
 
 class Verified(Check):
@@ -90,20 +92,20 @@ class Verified(Check):
         wanted = self._domains.lookup(domain_of(facts.recipient)) if "@" in facts.recipient else None
         if wanted is None:
             return NO_OPINION
-        key = wanted.destination, lower_ascii(facts.recipient)
+        service = self._destinations.lookup(wanted.destination)
+        assert service is not None      # make() has looked
+        key = service, lower_ascii(facts.recipient)
         known = self._memory.known(key)
         if known is not None:
             return _verdict(facts, wanted, known[0])
-        if self._memory.is_away(wanted.destination):
+        if self._memory.is_away(service):
             return _trouble(facts, wanted)
         return self._look(facts, wanted, key)
 
-    async def _look(self, facts: Facts, wanted: Verification, key: tuple[str, str]) -> Verdict:
-        service = self._destinations.lookup(wanted.destination)
-        assert service is not None      # make() has looked
-        answer = await self._ask(service, facts.recipient, float(wanted.timeout))
+    async def _look(self, facts: Facts, wanted: Verification, key: Key) -> Verdict:
+        answer = await self._ask(key[0], facts.recipient, float(wanted.timeout))
         if answer is None:
-            self._memory.failed(wanted.destination)
+            self._memory.failed(key[0])
         if answer is None or 400 <= answer.code < 500 or answer.code in _OURS:
             log.event("verify_failed", session=facts.session, destination=wanted.destination,
                       recipient=facts.recipient, said=answer.said()[:_LONGEST_TEXT] if answer else "")
