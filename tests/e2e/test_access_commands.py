@@ -60,6 +60,8 @@ def test_the_deciding_entry_and_what_comes_of_it(site):
     (["to=x@far.example"], 0, "so: passed on to mq-resolve"),
     (["to=trap@far.example"], 0, "so: taken and thrown away"),
     (["to=doctor@mail.example.org"], 1, "so: 530 5.7.10 this mail needs TLS: say STARTTLS first"),
+    (["tls=no", "to=doctor@mail.example.org"], 1,
+     "so: 530 5.7.10 this mail needs TLS: say STARTTLS first"),
     (["tls=yes", "to=doctor@mail.example.org"], 0, "so: passed on to mq-resolve"),
     (["to=postmaster"], 0, "so: passed on to mq-resolve"),
     (["connect=192.0.2.66"], 1,
@@ -82,7 +84,7 @@ def test_a_dry_run_of_a_host_name(site):
     assert ask(site, "connect=192.0.2.1", "host=dialup.example")[0] == 0
 
 
-@pytest.mark.parametrize("word", ["to", "to=x y", "connect=1.2.3", "size=3", "from=@"])
+@pytest.mark.parametrize("word", ["to", "to=x y", "connect=1.2.3", "size=3", "from=@", "tls=1.3"])
 def test_a_wrong_command_line(site, word):
     done = site.run("mq-access", word, check=False)
     assert (done.returncode, done.stdout) == (100, b"")

@@ -96,7 +96,11 @@ def test_what_a_hook_may_say(said, action, answer):
     Verdict(fields=["X-A: 1"]), Verdict(fields=None), Verdict(fields=(3,)),
     Verdict(fields=("no field",)), Verdict(fields=("X-A: 1\n\nbody",)),
     Verdict(fields=("X-A: 1\r\nY: 2",)),
-    Verdict(fields=("X-A: \ud800",)), Verdict(REJECT, Reply(550, (), ""))])
+    Verdict(fields=("X-A: \ud800",)), Verdict(REJECT, Reply(550, (), "")),
+    Verdict(REJECT, Reply(550, ("a", 5))), Verdict(REJECT, Reply(550, ("x",), 7)),
+    Verdict(REJECT, Reply(550, "x")), Verdict(OK, why=5),
+    Verdict(REJECT, Reply(5, ("x",))), Verdict(REJECT, Reply("550", ("x",))),
+    Verdict(DEFER, reply(421, "4.3.2", "bye")), Verdict(OK, check=None)])
 def test_what_nobody_understands_is_a_trouble_of_ours(said, capfd):
     answer = Hook("mail", lambda _session: said).look(facts())
     assert (answer.action, answer.reply.said()) == (DEFER, "451 4.3.0 internal trouble, try again later")

@@ -132,14 +132,14 @@ def _checked(said: Verdict, stage: str) -> Verdict:
         raise ValueError(f"{said.action!a} is no action of a Verdict")
     if said.action in (REJECT, DEFER):
         first = "5" if said.action == REJECT else "4"
-        if not _is_reply(said.reply, first):
+        if not _is_reply(said.reply, first, stage):
             raise ValueError(f"a Verdict of {said.action} has a reply that begins with {first}")
-    if type(said.options) is not str or type(said.fields) is not tuple \
+    if not _are_texts((said.options, said.check, said.why)) or type(said.fields) is not tuple \
             or type(said.recipients) is not tuple:
-        raise ValueError("options of a Verdict are a text, fields and recipients are tuples")
+        raise ValueError("options, check and why of a Verdict are texts, fields and recipients are tuples")
     if said.recipients and stage != "header":       # later the queue may know of them already
         raise ValueError(f"recipients are refused at the stage header, and not at {stage}")
-    if not all([type(one) is tuple and len(one) == 2 and _is_reply(one[1], "45")
+    if not all([type(one) is tuple and len(one) == 2 and _is_reply(one[1], "45", stage)
                 for one in said.recipients]):
         raise ValueError("recipients are pairs: an address, and a reply that begins with 4 or 5")
     if said.fields and stage in ("rcpt", "body"):
@@ -149,9 +149,16 @@ def _checked(said: Verdict, stage: str) -> Verdict:
     return said
 
 
-def _is_reply(said: object, first: str) -> bool:
-    """Whether it is a Reply with a code that begins with one of *first*, and text."""
-    return isinstance(said, Reply) and str(said.code)[0] in first and bool(said.lines)
+def _is_reply(said: object, first: str, stage: str) -> bool:
+    """Whether it is a Reply with a code that begins with one of *first*, and text. 421 ends the session,
+    which only connect can do."""
+    return isinstance(said, Reply) and type(said.code) is int and 400 <= said.code < 600 \
+        and str(said.code)[0] in first and (said.code != 421 or stage == "connect") \
+        and type(said.lines) is tuple and bool(said.lines) and _are_texts((*said.lines, said.status))
+
+
+def _are_texts(things: tuple[object, ...]) -> bool:
+    return all([type(one) is str for one in things])
 
 
 def _is_field(text: object) -> bool:

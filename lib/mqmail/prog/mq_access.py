@@ -78,10 +78,16 @@ def _facts(given: dict[str, str]) -> Facts:
         except ValueError as error:
             raise Usage(f"connect={error}") from None
     facts.host, facts.helo = given.get("host", ""), given.get("helo", "")
-    facts.tls, facts.login = given.get("tls", ""), given.get("login", "")
+    facts.tls, facts.login = _tls(given.get("tls", "no")), given.get("login", "")
     facts.sender = _address("from", given.get("from", ""))
     facts.recipient = _address("to", given.get("to", ""))
     return facts
+
+
+def _tls(text: str) -> str:
+    if text not in ("yes", "no"):
+        raise Usage(f"tls={text}: write yes or no")
+    return text if text == "yes" else ""
 
 
 def _address(name: str, text: str) -> str:
