@@ -105,7 +105,7 @@ def test_values_and_white_space(home):
         ("me", "[192.0.2.1]", "not a host name"),
         ("me", "a..b", "not a domain"),
         ("helohost", "a\r\n", "ends in CR LF"),
-        ("localusers", "yes", "write one of them"),
+        ("localusers", "yes", "write none or passwd"),
         ("detaildelimiter", "++", "each once"),
         ("detaildelimiter", "a", "each once"),
         ("bouncefrom", "a b", "cannot stand before the @"),

@@ -398,7 +398,7 @@ MISTAKES = [
     ("listeners", "127.0.0.1:25 set=a/b", "is not a name"),
     ("listeners", "127.0.0.1:25 listen=1", "write no other facts than role="),
     ("listeners", "unix:run/x", "an absolute path"),
-    ("optionsets", "mx tls=maybe", "tls=maybe: write none, may, require or implicit"),
+    ("optionsets", "mx tls=maybe", "tls='maybe': write none, may, require or implicit"),
     ("optionsets", "mx auth=plain,kerberos", "auth=plain,kerberos: write none, or some of plain"),
     ("optionsets", "mx greetdelay=61", "from 0 to 60"),
     ("optionsets", "mx tls", "the options are tls=, "),

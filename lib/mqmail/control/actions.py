@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from mqmail.base.value import value
-from mqmail.control.values import is_number
+from mqmail.control.values import is_name, is_number
 from mqmail.xmtp.reply import Reply
 
 ACTIONS = ("OK", "RELAY", "REJECT", "DEFER", "DISCARD")
 NEEDS = ("tls", "auth")
 NOTHING: tuple[str, ...] = ()
 LONGEST_TEXT = 400      # octets: with code and status within a reply line (RFC 5321 4.5.3.1.5)
-LONGEST_NAME = 64       # of an option set
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _TEXTS = {"reject": (550, "5.7.1", "not allowed here"), "defer": (451, "4.7.1", "try again later")}
 _MAY = {"RELAY": ("connect", "to"), "REQUIRE": ("from", "to")}
 _WHY = {"RELAY": "anybody can write a sender or a HELO name", "REQUIRE": "before MAIL nobody can know"}
@@ -54,7 +52,7 @@ def _next(text: str) -> tuple[str, str]:
 
 
 def _option_set(name: str) -> str:
-    if not 0 < len(name) <= LONGEST_NAME or not _NAME.issuperset(name):
+    if not is_name(name):
         raise ValueError(f"set:{name[:80]}: a set's name is made of letters, digits, - and _")
     return name
 

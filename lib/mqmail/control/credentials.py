@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mqmail.base.failure import BadFile
 from mqmail.base.value import value
+from mqmail.control.values import is_name
 from mqmail.xmtp.sasl import PASSWORD_MECHANISMS, TOKEN_MECHANISMS
 
 TYPE_CHECKING = False
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from mqmail.control.lines import Lines
 
-LONGEST_NAME = 64
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@-")
 _FORM = 'write NAME USER SECRET or NAME USER !PROGRAM; what holds spaces or begins with ! or ": "..."'
 _OTHERS_READ = 0o004
 
@@ -73,7 +72,7 @@ def parse_credentials(lines: Lines, _me: str) -> Credentials:
         if len(fields) not in (3, 4):
             raise ValueError(f"{len(fields)} words instead of 3 or 4: {_FORM}")
         (starts, name), (_, user), (is_program, secret) = fields[:3]
-        if starts or not _NAME.issuperset(name) or not 0 < len(name) <= LONGEST_NAME:
+        if starts or not is_name(name, ".@"):
             raise ValueError("the first word is not a name: write up to 64 ASCII letters, digits and"
                              " . _ @ -")
         if name in entries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mqmail.base.value import value
 from mqmail.control.throttles import parse_sessions
-from mqmail.control.values import number
+from mqmail.control.values import is_name, number, one_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ CHECKS = ("access", *_OF_STRANGERS, "verify", "header", "hooks")
 # Asked of everybody before all others, in this order; each has a file that says whom it is not for.
 LIMITS = {"throttle": "throttles", "pressure": "pressure", "senders": "logins",
           "accounts": "accountlimits"}
-LONGEST_NAME = 64
 LONGEST_DELAY = 60      # seconds before the greeting: clients wait 300 (RFC 5321 4.5.3.2.1)
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
 @value
@@ -102,7 +100,7 @@ class OptionSets:
 
 def check_name(text: str) -> str:
     """A set's name. Raises ValueError."""
-    if not 0 < len(text) <= LONGEST_NAME or not _NAME.issuperset(text):
+    if not is_name(text):
         raise ValueError(f"{text[:80]!a} is not a name: write letters, digits, - and _")
     return text
 
@@ -134,16 +132,8 @@ def _parse(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"{text}: write {', '.join(words[:-1])} or {words[-1]}")
-        return text
-    return check
-
-
 def _flag(text: str) -> bool:
-    return _one_of("yes", "no")(text) == "yes"
+    return one_of("yes", "no")(text) == "yes"
 
 
 def _mechanisms(text: str) -> tuple[str, ...]:
@@ -172,16 +162,16 @@ def _checks(text: str) -> tuple[str, ...] | None:
 
 
 _OPTIONS: dict[str, Callable[[str], Any]] = {
-    "tls": _one_of("none", "may", "require", "implicit"),
-    "tlsmin": _one_of(*VERSIONS),
+    "tls": one_of("none", "may", "require", "implicit"),
+    "tlsmin": one_of(*VERSIONS),
     "auth": _mechanisms,
     "authplain": _flag,
-    "relay": _one_of("yes", "auth", "no"),
+    "relay": one_of("yes", "auth", "no"),
     "checkfrom": _flag,
     "databytes": lambda text: number(text, "bytes", 0, 1 << 50),
     "maxrecipients": lambda text: number(text, "recipients", 1, 100000),
     "greetdelay": lambda text: number(text, "seconds", 0, LONGEST_DELAY),
-    "clientcert": _one_of("no", "ask", "require"),
+    "clientcert": one_of("no", "ask", "require"),
     "prdr": _flag,
     "show551": _flag,
     "checks": _checks,

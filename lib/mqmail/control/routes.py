@@ -11,7 +11,7 @@ from mqmail.control.domains import domain_pattern, suffixes
 from mqmail.control.hosts import SMTP_PORT, parse_port, split_port
 from mqmail.control.networks import parse_ip
 from mqmail.control.tlspolicy import Policies
-from mqmail.control.values import ascii_domain, facts, is_number, split_key
+from mqmail.control.values import LONGEST_NAME, ascii_domain, facts, is_name, is_number, split_key
 from mqmail.mail.address import domain_of, is_ipv4, is_ipv6, lower_ascii, parse_address
 from mqmail.mail.mxlist import DIRECT, Way
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 PORTS = {"smtp": SMTP_PORT, "smtps": 465, "lmtp": 24}     # RFC 8314 section 7.3 for 465
 NULL_SENDER = "<>"
-LONGEST_NAME = 64           # of an entry of control/credentials
 _FACTS = ("auth", "source", "prefer")
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.@")
 
 
 @value
@@ -173,7 +171,7 @@ def _path(text: str) -> str:
 
 
 def _auth(text: str | None) -> str:
-    if text is not None and not (_NAME.issuperset(text) and len(text) <= LONGEST_NAME):
+    if text is not None and not is_name(text, ".@"):
         raise ValueError(f"auth={text[:60]}: write the name of an entry of credentials: at most"
                          f" {LONGEST_NAME} letters, digits and - _ . @")
     return text or ""

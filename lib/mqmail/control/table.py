@@ -69,7 +69,7 @@ TABLE_OF_FILES = (
            "virtual mailboxes and their directories below mail/"),
     _lines("aliases", TABLE, "aliases.parse_aliases", "", "mq-resolve",
            "names that stand for other addresses or go to a destination"),
-    _line("localusers", values.local_users, "none", "mq-resolve mq-lspawn",
+    _line("localusers", values.one_of("none", "passwd"), "none", "mq-resolve mq-lspawn",
           "whether the accounts of this host get mail: none or passwd"),
     _line("detaildelimiter", values.delimiters, "+", "mq-resolve mq-lspawn mq-local mq-access xmtpd",
           "characters that separate a mailbox's name from a detail"),

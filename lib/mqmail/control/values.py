@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+LONGEST_NAME = 64       # of an option set, or of an entry of credentials
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _DELIMITERS = frozenset("+-=_#%")
 LONGEST_TEXT = 400   # with "220 " and CRLF within 512 octets (RFC 5321 4.5.3.1.5)
@@ -38,6 +39,11 @@ def account_deliveries(concurrencylocal: int) -> int:
 def is_number(text: str) -> bool:
     """Whether *text* is 1 to 20 ASCII digits."""
     return 0 < len(text) <= 20 and text.isascii() and text.isdigit()
+
+
+def is_name(text: str, also: str = "") -> bool:
+    """Whether *text* is 1 to LONGEST_NAME ASCII letters, digits, ``-``, ``_`` and characters of *also*."""
+    return 0 < len(text) <= LONGEST_NAME and _LABEL.union(also).issuperset(text)
 
 
 def fqdn(text: str) -> str:
@@ -123,13 +129,6 @@ def one_of(*words: str) -> Callable[[str], str]:
             raise ValueError(f"{text!a}: write {', '.join(words[:-1])} or {words[-1]}")
         return text
     return check
-
-
-def local_users(text: str) -> str:
-    """``none`` or ``passwd``."""
-    if text not in ("none", "passwd"):
-        raise ValueError(f"{text!a} is neither none nor passwd: write one of them")
-    return text
 
 
 def delimiters(text: str) -> str:
