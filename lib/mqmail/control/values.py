@@ -42,7 +42,7 @@ def is_number(text: str) -> bool:
 
 
 def is_name(text: str, also: str = "") -> bool:
-    """Whether *text* is 1 to LONGEST_NAME ASCII letters, digits, ``-``, ``_`` and characters of *also*."""
+    """Whether *text* is 1 to LONGEST_NAME of: ASCII letters, digits, ``-``, ``_``, those in *also*."""
     return 0 < len(text) <= LONGEST_NAME and _LABEL.union(also).issuperset(text)
 
 

@@ -136,7 +136,7 @@ def _checked(said: Verdict, stage: str) -> Verdict:
             raise ValueError(f"a Verdict of {said.action} has a reply that begins with {first}")
     if not _are_texts((said.options, said.check, said.why)) or type(said.fields) is not tuple \
             or type(said.recipients) is not tuple:
-        raise ValueError("options, check and why of a Verdict are texts, fields and recipients are tuples")
+        raise ValueError("options, check, why of a Verdict are texts, fields and recipients tuples")
     if said.recipients and stage != "header":       # later the queue may know of them already
         raise ValueError(f"recipients are refused at the stage header, and not at {stage}")
     if not all([type(one) is tuple and len(one) == 2 and _is_reply(one[1], "45", stage)
