@@ -255,3 +255,14 @@ def test_root_reads_as_the_owner_of_the_home_does(home):
 
 def test_without_a_home_it_says_how_to_make_one():
     assert "make one with mq-setup --home /nonexistent" in show("/nonexistent", code=111)
+
+
+def test_rewriting_that_is_switched_on_nowhere_or_without_a_table(home):
+    write(home, rewrite=".in.example out.example\nCc:x y\n")
+    assert "control/rewrite line 2: 'Cc:x' is no key" in show(home, "--check", code=1)
+    write(home, rewrite=".in.example out.example\n")
+    assert "nothing is rewritten: write rewrite=all into" in show(home, "--check", code=1)
+    write(home, optionsets="inside rewrite=all\n")
+    show(home, "--check")
+    (home / "control/rewrite").unlink()
+    assert "inside has rewrite=, and there is no" in show(home, "--check", code=1)

@@ -134,7 +134,7 @@ def parse_key(text: str) -> str:
         raise ValueError(f"{text[:80]!a} names nobody: write {written}:{EVERYBODY} for all")
     if name == EVERYBODY:
         return f"{tag}:{name}"
-    return f"{tag}:{_client(name) if tag in (CONNECT, HELO) else _address(name, tag)}"
+    return f"{tag}:{_client(name) if tag in (CONNECT, HELO) else address_or_domain(name, tag)}"
 
 
 def _untagged(text: str) -> str:
@@ -144,7 +144,7 @@ def _untagged(text: str) -> str:
         if text[0] == "@":
             raise ValueError(f"{text[:80]!a}: write {text[1:]} for addresses and hosts, From:{text} or"
                              f" To:{text} for addresses alone")
-        return _address(text, "")
+        return address_or_domain(text, "")
     tag, colon, _ = text.partition(":")
     if colon and tag.isalpha() and not _is_ip(text.partition("/")[0]):
         raise ValueError(f'unknown tag "{tag[:40]}": write Connect:, Helo:, From:, To:, or none for all')
@@ -190,8 +190,9 @@ def _domain(text: str) -> str:
     return domain_key(text)
 
 
-def _address(text: str, tag: str) -> str:
-    """An address, ``user@``, a domain (also ``@domain``), or a dot and a domain."""
+def address_or_domain(text: str, tag: str) -> str:
+    """An address, ``user@``, a domain (also ``@domain``), or a dot and a domain, in canonical form.
+    Raises ValueError."""
     if text == NULL_SENDER and tag == FROM:
         return text
     if "@" not in text or text[0] == "@":

@@ -32,7 +32,7 @@ EVENTS = {
     "info": """
         accepted auth_ok auth_refused authenticated bounced client_refused deferred delivered discarded
         failed finished header_marked message_refused nobody_to_tell queued recipient_refused
-        sender_refused tls_refused told""".split(),
+        rewritten sender_refused tls_refused told""".split(),
     "debug": """
         connect disconnect put_off refused replaced sent tls xclient""".split(),
 }

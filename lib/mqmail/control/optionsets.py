@@ -24,6 +24,9 @@ CHECKS = ("access", *_OF_STRANGERS, "verify", "header", "hooks")
 # Asked of everybody before all others, in this order; each has a file that says whom it is not for.
 LIMITS = {"throttle": "throttles", "pressure": "pressure", "senders": "logins",
           "accounts": "accountlimits"}
+# Which addresses may be rewritten: policy/rewrite.py.
+REWRITES = ENVELOPE_SENDER, ENVELOPE_RECIPIENT, HEADER_SENDER, HEADER_RECIPIENT = (
+    "envelope_sender", "envelope_recipient", "header_sender", "header_recipient")
 LONGEST_DELAY = 60      # seconds before the greeting: clients wait 300 (RFC 5321 4.5.3.2.1)
 
 
@@ -36,7 +39,8 @@ class Options:
     *maxrecipients* None: as the control files say. *greetdelay* in seconds. *clientcert*: no, ask,
     require. *show551*: clients are told where a recipient has moved to. *checks*: those of CHECKS that
     are asked, in their order; None for all. *sessions*: how many at a time, as in Limits of
-    control/throttles; None: as many as there may be."""
+    control/throttles; None: as many as there may be. *rewrite*: those of REWRITES that control/rewrite
+    is for."""
 
     tls: str = "may"
     tlsmin: str = "1.2"
@@ -52,6 +56,7 @@ class Options:
     show551: bool = False
     checks: tuple[str, ...] | None = None
     sessions: tuple[int, int] | None = None
+    rewrite: tuple[str, ...] = ()
 
 
 _SUBMISSION = {"auth": MECHANISMS[:4], "checkfrom": True, "greetdelay": 0, "prdr": False}
@@ -145,6 +150,16 @@ def _mechanisms(text: str) -> tuple[str, ...]:
     return found
 
 
+def _rewrite(text: str) -> tuple[str, ...]:
+    """``all``, ``none``, or names with commas between them."""
+    if text in ("all", "none"):
+        return REWRITES if text == "all" else ()
+    found = tuple(text.split(","))
+    if not set(REWRITES).issuperset(found) or len(set(found)) < len(found):
+        raise ValueError(f"{text[:80]}: write all, none, or some of {', '.join(REWRITES)}, each once")
+    return found
+
+
 def _checks(text: str) -> tuple[str, ...] | None:
     """``all``, ``none``, or names with commas between them, in the order in which they are asked."""
     if text in ("all", "none"):
@@ -176,4 +191,5 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "show551": _flag,
     "checks": _checks,
     "sessions": parse_sessions,
+    "rewrite": _rewrite,
 }

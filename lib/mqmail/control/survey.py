@@ -12,6 +12,7 @@ from mqmail.control.access import unknown_sets
 from mqmail.control.authbackends import CHECKPASSWORD, OAUTH
 from mqmail.control.lines import Lines
 from mqmail.control.listeners import unmet
+from mqmail.control.rewrite import unused
 from mqmail.control.routes import Route
 from mqmail.control.table import BY_NAME, HOOKS, LINE, NUMBER, OTHER_FORMS, TABLE_OF_FILES, Row
 from mqmail.control.verify import unknown_destinations
@@ -60,7 +61,7 @@ class Survey:
         self._check(("aliases", self._destinations), ("smtproutes", self._entries),
                     ("senderroutes", self._entries), ("fallbackroute", self._entries),
                     ("verify", self._services), ("access", self._sets), ("optionsets", self._vouchers),
-                    ("listeners", self._wanted))
+                    ("listeners", self._wanted), ("rewrite", self._rewrites))
 
     def look_around(self) -> None:
         """Note also what the files name and this host does not have."""
@@ -141,6 +142,13 @@ class Survey:
         sets, certificates = [self.settings[name].content for name in ("optionsets", "tlscertificates")]
         if sets is not None and certificates is not None:
             yield from unmet(listeners.path, listeners.content, sets, bool(certificates.files))
+
+    def _rewrites(self, table: Setting) -> Iterator[str]:
+        sets = self.settings["optionsets"]
+        if sets.content is not None:
+            is_there = bool(table.content.entries) or any(
+                [os.path.lexists(f"{table.path}.{form}") for form in ("cdb", "sqlite")])
+            yield from unused(table.path, is_there, sets.path, sets.content)
 
     def _entries(self, routes: Setting) -> Iterator[str]:
         """The entries of credentials that routes name."""

@@ -71,7 +71,8 @@ TABLE_OF_FILES = (
            "names that stand for other addresses or go to a destination"),
     _line("localusers", values.one_of("none", "passwd"), "none", "mq-resolve mq-lspawn",
           "whether the accounts of this host get mail: none or passwd"),
-    _line("detaildelimiter", values.delimiters, "+", "mq-resolve mq-lspawn mq-local mq-access xmtpd",
+    _line("detaildelimiter", values.delimiters, "+",
+          "mq-resolve mq-lspawn mq-local mq-access mq-rewrite xmtpd",
           "characters that separate a mailbox's name from a detail"),
     _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve xmtpd",
            "networks whose hosts may send mail to other domains"),
@@ -97,6 +98,10 @@ TABLE_OF_FILES = (
            "addresses and ports at which SMTP is spoken"),
     _lines("access", TABLE, "access.parse_access", "", "xmtpd mq-access",
            "what clients, senders and recipients may do"),
+    _lines("rewrite", TABLE, "rewrite.parse_rewrite", "", "xmtpd mq-rewrite",
+           "what becomes of senders' and recipients' addresses"),
+    _lines("rewriteheaders", TABLE, "rewrite.parse_rewriteheaders", "", "xmtpd mq-rewrite",
+           "the fields of the header in which addresses are rewritten"),
     _lines("verify", TABLE, "verify.parse_verify", "", "xmtpd",
            "domains whose recipients are asked for at the service that gets their mail"),
     _lines("throttles", TABLE, "throttles.parse_throttles", _THROTTLES, "xmtpd",
@@ -204,6 +209,6 @@ TABLE_OF_FILES = (
 )
 
 # Forms of tables that are not text; mq-makemap makes them.
-OTHER_FORMS = ("access.cdb", "access.sqlite")
+OTHER_FORMS = ("access.cdb", "access.sqlite", "rewrite.cdb", "rewrite.sqlite")
 HOOKS = "hooks.py"          # a program: mq-hooks(5)
 BY_NAME = {row.name: row for row in TABLE_OF_FILES}

@@ -86,12 +86,15 @@ def write(fields: Iterable[Field]) -> bytes:
     for field in fields:
         first, *more = field.content.split(b"\n")
         for line in (field.name + b":" + first, *more):
-            lines.extend(_fold(line) if len(line) > crlf.LONGEST_LINE else (line,))
+            lines.extend(fold_line(line))
     return b"".join([line + b"\r\n" for line in lines])
 
 
-def _fold(line: bytes) -> list[bytes]:
-    """Parts of at most 998 octets, each but the first beginning with one blank, none of blanks only."""
+def fold_line(line: bytes) -> list[bytes]:
+    """A line of at most 998 octets (RFC 5322 2.1.1), or else parts of that size, each but the first
+    beginning with one blank, none of blanks only."""
+    if len(line) <= crlf.LONGEST_LINE:
+        return [line]
     lines = []
     if line[:1] in (b" ", b"\t"):
         line = b" " + line.lstrip(_WSP)

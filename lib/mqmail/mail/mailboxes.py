@@ -9,6 +9,10 @@ from __future__ import annotations
 from mqmail.base.value import value
 from mqmail.mail import address
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MOST = 10_000            # addresses in one list
 
 _BLANK = " \t\r\n"
@@ -245,6 +249,34 @@ def complete(text: str, hosts: Hosts) -> tuple[str, list[str]]:
             done = box.end
     pieces.append(text[done:])
     return "".join(pieces), addresses
+
+
+def change(text: str, new: Callable[[str], str]) -> str:
+    """*text* with each address that has a domain as *new* makes it, of canonical form; what is the same
+    stays as it was written, and so does the local part if only the domain is another. What is no
+    address is not asked about. Raises BadList."""
+    pieces, done = [], 0
+    for box in parse(text):
+        try:
+            old = address.parse_address(f"{address.quote_local(box.local)}@{box.domain}")
+        except address.BadAddress:
+            continue
+        whole = new(old)
+        if whole != old:
+            start = box.start
+            if address.local_of(whole) == box.local:
+                start, whole = _domain_start(text, box), whole.rpartition("@")[2]
+            pieces += [text[done:start], whole]
+            done = box.end
+    pieces.append(text[done:])
+    return "".join(pieces)
+
+
+def _domain_start(text: str, box: Mailbox) -> int:
+    """Where the domain of *box* begins."""
+    found = tokens(text[box.start:box.end])
+    last = max([number for number, token in enumerate(found) if token.kind == "@"])
+    return box.start + found[last + 1].start
 
 
 def one(text: str, hosts: Hosts) -> str:

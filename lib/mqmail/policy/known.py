@@ -116,7 +116,8 @@ FACTORIES: tuple[tuple[str, Factory], ...] = (
 # What is imported when it is first needed: a program that gives up the right to read its modules does so
 # before.
 LATE_IMPORTS = (*[f"mqmail.policy.{name}" for name in (
-    "access", "asking", "cdb", "header", "hooks", "inflow", "senders", "sqlitemap", "verify")],
+    "access", "asking", "cdb", "header", "hooks", "inflow", "rewrite", "senders", "sqlitemap",
+    "verify")],
     *dnschecks.LATE_IMPORTS)
 
 

@@ -11,8 +11,8 @@ Options:
   --delete        remove the table
   --help          this text
 
-NAME is a control file whose tables may have these forms: access. FILE has the lines that control/NAME
-would have, and is not that file; - is the standard input. A mistake in it changes nothing.
+NAME is a control file whose tables may have these forms: access, rewrite. FILE has the lines that
+control/NAME would have, and is not that file; - is the standard input. A mistake in it changes nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mqmail.base.files import read_bounded, read_fd_bounded, sync_directory, wri
 from mqmail.base.program import describe
 from mqmail.control import lines, reader
 from mqmail.control.access import parse_access
+from mqmail.control.rewrite import parse_rewrite
 from mqmail.net import daemon
 from mqmail.net.owner import become_owner, owner_of
 from mqmail.policy import cdb, sqlitemap
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mqmail.control.access import Access
+    from mqmail.control.rewrite import Rewrite
 
-PARSERS = {"access": parse_access}
+PARSERS = {"access": parse_access, "rewrite": parse_rewrite}
 LARGEST = 1 << 30       # bytes of a FILE
 
 
@@ -84,7 +86,7 @@ def _delete(path: str) -> None:
     sync_directory("control")
 
 
-def _write(path: str, form: str, table: Access) -> None:
+def _write(path: str, form: str, table: Access | Rewrite) -> None:
     """In place of the old one at once, or not at all."""
     temporary = f"control/.{path.partition('/')[2]}.{os.getpid()}"
     try:
@@ -109,7 +111,7 @@ def _write(path: str, form: str, table: Access) -> None:
     sync_directory("control")
 
 
-def _pairs(table: Access) -> Iterator[tuple[str, str]]:
+def _pairs(table: Access | Rewrite) -> Iterator[tuple[str, str]]:
     """What the keys are, and the entries."""
     yield WORDS, " ".join(sorted(table.words))
     yield from table.entries.items()

@@ -73,6 +73,7 @@ class Dialogue(Message):
         """No transaction is open."""
         self.facts.forget_message()
         self.forget_recipients()
+        self.forget_rewritten()
         self.forget_body()
 
     # --- what the shell calls ---
@@ -182,7 +183,7 @@ class Dialogue(Message):
         self.facts.sender, self.facts.size, self.facts.utf8 = event.sender, event.size, event.utf8
         if self.settings.stages.has("mail"):
             return self._judge_mail(event)
-        self.server.answer(event)
+        self.server.answer(event, self.rewrite_sender(event))
         return None
 
     async def _judge_mail(self, event: events.Mail) -> None:
@@ -194,7 +195,7 @@ class Dialogue(Message):
             answer = reply_of(said)
             self.log("sender_refused", ip=self.facts.ip, login=self.facts.login,
                      sender=shown(event.sender), said=answer.said(), check=said.check, why=said.why)
-        self.server.answer(event, answer or self._wants_first())
+        self.server.answer(event, answer or self._wants_first() or self.rewrite_sender(event))
 
     def _wants_first(self) -> Reply | None:
         """What must come before MAIL. What the listener or the client's address asks for holds whatever

@@ -6,6 +6,7 @@ import os
 import time
 
 from mqmail.base import log, xtext
+from mqmail.base.failure import BadFile
 from mqmail.mail.headerscan import LARGEST_JUDGED, is_field
 from mqmail.policy.facts import SUBMISSION
 from mqmail.policy.stages import fields_of
@@ -46,6 +47,7 @@ class Message(Recipients):
         self._begun = False                         # the header has been judged
         self._away = False                          # the message is thrown away
         self._refused: dict[str, Reply] = {}        # recipients that do not get it
+        self._header = None
 
     _link: Session | None = None                    # to mq-queue, while a message is on its way
     _transaction: Transaction | None = None
@@ -110,7 +112,11 @@ class Message(Recipients):
     async def _push(self, piece: bytes) -> Reply | None:
         link = self._link or await self._open()
         assert self._transaction is not None
-        if link is not None and await link.push(self._transaction, piece):
+        try:
+            piece = self.filtered(piece)
+        except BadFile as error:
+            return self.no_table(error)
+        if link is not None and (not piece or await link.push(self._transaction, piece)):
             return None
         return self._outcome()
 
@@ -135,7 +141,7 @@ class Message(Recipients):
         if self.facts.said:
             fields = "".join([f"{field}\r\n" for field in fields_of(self.facts)])
             self._held.insert(0, fields.encode("utf-8", "surrogateescape"))
-        return answer
+        return answer or self.filter_header()
 
     def _completed(self, text: bytes, header: bytes) -> tuple[bytes, bytes]:
         """What a user's program has left out is added, what is not for others taken away."""
@@ -163,7 +169,7 @@ class Message(Recipients):
         nobody does: the reply for all is then the mildest."""
         if self.server.each_is_told:
             self._refused.update(refused)
-        elif {rcpt.address for rcpt in self.server.accepted} <= dict(refused).keys():
+        elif {self.recipient_of(rcpt) for rcpt in self.server.accepted} <= dict(refused).keys():
             return min([answer for _, answer in refused], key=_code)
         return None
 
@@ -188,9 +194,22 @@ class Message(Recipients):
             parameters.append(f"RET={mail.ret.upper()}")
         if mail.envid:
             parameters.append(f"ENVID={xtext.encode(mail.envid)}")
-        recipients = [(self.address_of(rcpt), _words(rcpt)) for rcpt in self.server.accepted
-                      if rcpt.number not in self._thrown and rcpt.address not in self._refused]
-        return Transaction(mail.sender, recipients, parameters, EAGER)
+        recipients = [(self.address_of(rcpt), self._words(rcpt)) for rcpt in self.server.accepted
+                      if not self._is_left_out(rcpt)]
+        return Transaction(self.sender(), recipients, parameters, EAGER)
+
+    def _words(self, rcpt: events.Rcpt) -> list[str]:
+        """RCPT's DSN parameters (RFC 3461); of one that is rewritten, what the client said (section
+        5.2.1)."""
+        words, orcpt = [], rcpt.orcpt
+        if rcpt.notify:
+            words.append("NOTIFY=" + ",".join(rcpt.notify).upper())
+        if not orcpt and rcpt.address.isascii() and self.recipient_of(rcpt) != rcpt.address:
+            orcpt = f"rfc822;{rcpt.address}"
+        if orcpt:
+            kind, _, address = orcpt.partition(";")
+            words.append(f"ORCPT={kind};{xtext.encode(address)}")
+        return words
 
     async def finish(self, event: events.BodyEnd) -> None:
         """The body is complete: the queue's word is ours."""
@@ -212,12 +231,17 @@ class Message(Recipients):
         self._say(event, answer)
 
     def _nobody_left(self) -> bool:
-        return all([rcpt.number in self._thrown or rcpt.address in self._refused
-                    for rcpt in self.server.accepted])
+        return all([self._is_left_out(rcpt) for rcpt in self.server.accepted])
+
+    def _is_left_out(self, rcpt: events.Rcpt) -> bool:
+        return rcpt.number in self._thrown or self.recipient_of(rcpt) in self._refused
 
     async def _hand_over(self) -> Reply:
         """The last of the body to the queue, and what it says."""
-        piece = self._take_held()
+        try:
+            piece = self.filtered(self._take_held(), is_last=True)
+        except BadFile as error:
+            return self.no_table(error)
         link = self._link or await self._open()
         assert self._transaction is not None
         if link is not None:
@@ -253,7 +277,7 @@ class Message(Recipients):
             return
         if not server.each_is_told:
             return server.answer(event, answer)
-        answers = [self._refused.get(rcpt.address, answer) for rcpt in server.accepted]
+        answers = [self._refused.get(self.recipient_of(rcpt), answer) for rcpt in server.accepted]
         for number, one in enumerate(answers):
             server.answer_recipient(number, one)
         return None
@@ -287,17 +311,6 @@ def _refused_later(transaction: Transaction) -> Reply | None:
         if verdict is not None and number not in taken and verdict is not transaction.refused:
             return verdict
     return None
-
-
-def _words(rcpt: events.Rcpt) -> list[str]:
-    """RCPT's DSN parameters (RFC 3461)."""
-    words = []
-    if rcpt.notify:
-        words.append("NOTIFY=" + ",".join(rcpt.notify).upper())
-    if rcpt.orcpt:
-        kind, _, address = rcpt.orcpt.partition(";")
-        words.append(f"ORCPT={kind};{xtext.encode(address)}")
-    return words
 
 
 def _code(answer: Reply) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from mqmail.base import log
+from mqmail.base.failure import BadFile
 from mqmail.mail.address import BadAddress, parse_address
 from mqmail.policy.accounts import note_refused
 from mqmail.policy.stages import for_recipient, may_relay
 from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, NO_OPINION, REJECT, Verdict
-from mqmail.prog.xmtpd.client import Client, reply_of, shown
+from mqmail.prog.xmtpd.client import reply_of, shown
+from mqmail.prog.xmtpd.rewriting import Rewriting
 from mqmail.xmtp import events
 from mqmail.xmtp.client import ASK, Transaction
 from mqmail.xmtp.reply import Reply, reply
@@ -27,7 +29,7 @@ _TOO_MANY = reply(452, "4.5.3", "too many recipients")     # RFC 5321 section 4.
 _APART = reply(452, "4.5.3", "other rules hold for this recipient: send it a message of its own")
 
 
-class Recipients(Client):
+class Recipients(Rewriting):
     """Base of the handler. ``resolver`` None: all recipients are taken."""
 
     resolver: Resolver | None = None
@@ -62,9 +64,13 @@ class Recipients(Client):
     async def _judge_recipient(self, rcpt: events.Rcpt) -> Verdict:
         """What policy says, what was kept against the client included."""
         facts, stages, in_force = self.facts, self.settings.stages, self.facts.options
+        try:
+            recipient = self.recipient_of(rcpt)
+        except BadFile as error:
+            return Verdict(DEFER, self.no_table(error), "rewrite", why=error.text[:500])
         if not stages.has("rcpt"):
             return for_recipient(facts, NO_OPINION) if facts.said else NO_OPINION
-        facts.recipient, facts.options = rcpt.address, self._message_set
+        facts.recipient, facts.options = recipient, self._message_set
         said = await stages.run("rcpt", facts)
         facts.options = in_force
         return for_recipient(facts, said)
@@ -117,7 +123,7 @@ class Recipients(Client):
             answer = self.lacks(self.settings.options(facts.role, rules))
         if answer is None:
             self.use_set(rules)
-            facts.recipients.append(rcpt.address)
+            facts.recipients.append(self.recipient_of(rcpt))
             if said.action == DISCARD:
                 self._thrown |= {rcpt.number}
         else:
@@ -134,16 +140,9 @@ class Recipients(Client):
     # --- of the transaction ---
 
     def address_of(self, rcpt: events.Rcpt) -> str:
-        """As the client gave it, with RELAYCLIENT's suffix."""
-        if not self.peer.suffix:
-            return rcpt.address
-        return parse_address(rcpt.address + self.peer.suffix)
-
-    def sender(self) -> str:
-        """MAIL's."""
-        mail = self.server.mail
-        assert mail is not None
-        return mail.sender
+        """As it goes to mq-resolve and mq-queue: rewritten, with RELAYCLIENT's suffix."""
+        address = self.recipient_of(rcpt)
+        return parse_address(address + self.peer.suffix) if self.peer.suffix else address
 
     def parameters(self, relay: bool) -> list[str]:
         """MAIL's, as far as mq-resolve and mq-queue both want them."""

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from mqmail.control.reader import Control
     from mqmail.net.servertls import Context, ServerTls
     from mqmail.policy.facts import Facts
+    from mqmail.policy.rewrite import Rewriter
     from mqmail.policy.stages import Check
     from mqmail.prog.xmtpd.services import Services
 
 CONTROL = ("me", "smtpgreeting", "databytes", "maxrecipients", "timeoutsmtpd", "timeoutsession",
            "minrate", "optionsets", "tlscertificates", "tlsclientauthorities")
+_REWRITING = ("rewrite", "rewriteheaders")
 
 
 class Settings:
@@ -35,6 +37,8 @@ class Settings:
         self.control = control
         self._tls: ServerTls | None = old._tls if old is not None else None
         self._options: dict[tuple[str, str], Options] = {}
+        self._kept = services.kept if services is not None else {}
+        self._rewriter: Rewriter | None = None
         checks = [] if services is None else known.make_checks(control, services)
         self.stages = Stages(checks, self._chosen, _failed)
 
@@ -53,6 +57,13 @@ class Settings:
 
     def _chosen(self, facts: Facts) -> tuple[str, ...] | None:
         return self.options(facts.role, facts.options).checks
+
+    def rewriter(self) -> Rewriter:
+        """By control/rewrite; made when the first message wants it."""
+        if self._rewriter is None:
+            from mqmail.policy import rewrite  # dear, and rarely needed
+            self._rewriter = rewrite.make(self.control, self._kept)
+        return self._rewriter
 
     def make_tls(self) -> None:
         """Read certificates and keys now, unless those that were read have not changed."""
@@ -86,7 +97,7 @@ def load(services: Services | None = None, old: Settings | None = None,
          more: tuple[str, ...] = ()) -> Settings:
     """Settings of the home in the working directory; *more*: further control files. Those of the checks
     are read with *services* only. Raises BadFile."""
-    checks = known.CONTROL if services is not None else ()
+    checks = (*known.CONTROL, *_REWRITING) if services is not None else ()
     control = reader.load(".", (*CONTROL, *checks, *more))
     if not control.tlsclientauthorities:
         for text in control.optionsets.unvouched("control/optionsets"):
