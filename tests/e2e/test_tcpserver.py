@@ -46,18 +46,6 @@ def test_tcpserver_runs_a_session_for_each_client(home, serve):
     assert all([re.search(FROM_CLIENT, text) for text in texts])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="for root")
-def test_root_gives_up_what_it_is(home):
-    """The caller that mq-queue sees is the owner of the home."""
-    lines = ("EHLO x", "MAIL FROM:<a@example.net>", f"RCPT TO:<alice@{ME}>", "BDAT 16 LAST",
-             "Subject: one", "", "QUIT")
-    done = subprocess.run([ROOT / "bin/xmtpd", "--home", home.path], check=True, capture_output=True,
-                          input="".join([f"{line}\r\n" for line in lines]).encode(), timeout=SECONDS,
-                          env={**os.environ, "PROTO": "TCP", "TCPREMOTEIP": "192.0.2.9"})
-    id = done.stdout.decode().splitlines()[-2].split()[-1]
-    home.wait_for_log("event=queued", f"id={id}", f"caller={os.stat(home.path).st_uid} ")
-
-
 def test_relayclient_opens_the_door(home, serve):
     with Client(serve(home)) as client:
         assert client.begin("a@example.net", "bob@far.example")[0][:9] == "550 5.7.1"

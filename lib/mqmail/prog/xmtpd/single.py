@@ -35,7 +35,7 @@ def serve(options: Options) -> int:
     stream = BlockingStream(0, 1)
     try:
         homes.enter(options.home)
-        if not options.local and os.geteuid() == 0:
+        if not options.local and os.geteuid() == 0 == os.stat(".").st_uid:
             _give_up_root()
         me = reader.load(".", ["me"]).me
         loglevels.obey()
@@ -51,16 +51,12 @@ def serve(options: Options) -> int:
 
 
 def _give_up_root() -> None:
-    """For the account of xmtpd in a system home, else for the owner: what is imported later may be closed
-    to the owner, so it is now. Who starts us often does better to become that account first."""
-    from mqmail.net.owner import become_program, give_up_root, system_accounts
-    from mqmail.policy import known
+    """In a system home. In another it is for whoever starts us (setuidgid): what we import later may be
+    root's alone to read. No hooks of the owner's are run by root (policy/hooks.py)."""
+    from mqmail.net.owner import become_program, system_accounts
     accounts = system_accounts("xmtpd")
-    if accounts is not None:
-        become_program("xmtpd", accounts)
-    else:
-        known.import_late()
-        give_up_root("xmtpd")
+    assert accounts is not None
+    become_program("xmtpd", accounts)
 
 
 def _converse(stream: BlockingStream, found: settings.Settings, listener: Listener, peer: Peer,
