@@ -85,6 +85,8 @@ def test_a_second_tour_of_the_same_home_works(tour):
         until(process, "Ctrl-C stops everything")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+    assert run("mq-setup", "--home", str(process.home), "--check").stdout == b""
+    assert b" mq-queue queued " in run("mq-log", str(process.home / "run/log")).stdout
 
 
 def test_two_tours_at_once_in_one_home_do_not(tour):

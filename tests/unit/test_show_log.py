@@ -19,7 +19,8 @@ def show(*words, text=b"", check=True, **environment):
 
 
 @pytest.mark.parametrize("stamp", [
-    LABEL, "2026-11-22 09:08:12.225046500 ", "2026-11-22_09:08:12.22504", "2026-11-22T09:08:12.22504"])
+    LABEL, "2026-11-22 09:08:12.225046500 ", "2026-11-22_09:08:12.22504", "2026-11-22T09:08:12.22504",
+    "2026-11-22T09:08:12.225046Z"])
 def test_times(stamp):
     line = f"{stamp} event=queued prog=mq-queue id={ID} said=two+20words\n"
     assert show(text=line.encode()) == (
@@ -29,6 +30,13 @@ def test_times(stamp):
 def test_what_is_no_event_or_has_no_time_is_shown_too():
     text = b"mq-send: unable to start\nevent=ready prog=mq-start pid=7\n@zz event\xff\x1b[2J\n"
     assert show(text=text) == "mq-send: unable to start\nmq-start ready pid=7\n@zz event? [2J\n"
+
+
+@pytest.mark.parametrize("before", [
+    "Nov 22 09:08:12 mail mq-queue[71]:", "2026-11-22T09:08:12+0100 mail mq-queue[71]:"])
+def test_what_syslog_and_journalctl_put_in_front_stays_there(before):
+    text = f"{before} event=queued prog=mq-queue id={ID} said=two+20words\n".encode()
+    assert show(ID, text=text) == f'{before} mq-queue queued said="two words"\n'
 
 
 def test_hostile_facts_are_one_line():
@@ -92,6 +100,11 @@ def test_logs_of_one_kind_each(logs):
 @pytest.mark.parametrize(("word", "code"), [(f"{REPORT[:-1]}0", 1), ("no-id", 100), ("{empty}", 111)])
 def test_exit_codes(tmp_path, word, code):
     assert run("mq-log", word.format(empty=tmp_path), check=False).returncode == code
+
+
+def test_a_message_that_no_log_knows():
+    assert run("mq-log", ID, text=b"", check=False).stderr == (
+        f"mq-log: no line of these logs is about {ID}\n".encode())
 
 
 def test_it_does_not_wait_for_the_end_of_its_input():

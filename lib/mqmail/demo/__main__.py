@@ -141,7 +141,7 @@ def make_home(home: str) -> tuple[int, int]:
 
 def make_certificate() -> bool:
     """One that nobody vouches for, so that STARTTLS is offered; False without the openssl command."""
-    os.makedirs("tls", exist_ok=True)
+    os.makedirs("tls", 0o750, exist_ok=True)
     options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650",
                "-subj", f"/CN={ME}", "-addext", f"subjectAltName=DNS:{ME}"]
     try:
@@ -150,6 +150,8 @@ def make_certificate() -> bool:
     except FileNotFoundError:
         return False
     show(f"$ openssl req -x509 {' '.join(options)} -keyout {KEY} -out {CERTIFICATE}")
+    if done.returncode == 0:
+        os.chmod(CERTIFICATE, 0o640)
     return done.returncode == 0
 
 

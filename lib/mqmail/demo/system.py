@@ -23,7 +23,8 @@ class System:
 
     def __init__(self, program: str) -> None:
         with as_owner(owner_of(".")):
-            self._log = open(LOG, "a", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+            self._log = open(LOG, "a", encoding="utf-8", errors="surrogateescape",  # noqa: SIM115
+                             opener=lambda path, flags: os.open(path, flags, 0o600))
         reading, announce = os.pipe()
         parent = os.getpid()
         self._process = subprocess.Popen(

@@ -24,6 +24,7 @@ from docopt import docopt
 
 from mqmail.base import files, xtext
 from mqmail.base.failure import Temporary, Usage
+from mqmail.base.program import complain
 from mqmail.base.value import value
 from mqmail.mail.shown import clean
 from mqmail.queue import ids
@@ -53,6 +54,8 @@ def main(argv: list[str]) -> int:
         lines = _story(id, logs)
         for line in lines:
             _print(line, id)
+        if not lines:
+            complain("mq-log", f"no line of these logs is about {id}")
         return 0 if lines else NOT_FOUND
     for line in _merged(logs or [lambda: _lines(sys.stdin.buffer)]):
         _print(line, "")
@@ -111,24 +114,30 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 @value
 class Line:
     """*at*: seconds since the epoch, None without a time; *text*: what is behind it; *facts*: its words
-    ``name=value``, decoded."""
+    ``name=value``, decoded; *before*: what another logger has put in front of them."""
 
     at: float | None
     text: str
     facts: dict[str, str]
+    before: str = ""
 
 
 def parse(raw: bytes) -> Line:
     """A line with the time of multilog t (or s6-log t, svlogd -t), s6-log T, svlogd -tt or -ttt before
-    it, or none."""
+    it, or none, or with what syslog and journalctl write there."""
     text = raw.decode("utf-8", "surrogateescape")
     at, rest = _time(text)
+    before, event, behind = rest.partition(" event=")
+    if event and at is None and rest[:6] != "event=":
+        rest = event[1:] + behind
+    else:
+        before = ""
     facts = {}
     for word in rest.split(" ") if rest[:6] == "event=" else ():
         name, equals, found = word.partition("=")
         if equals:
             facts[name] = xtext.decode(found)
-    return Line(at, rest, facts)
+    return Line(at, rest, facts, before)
 
 
 def _time(text: str) -> tuple[float | None, str]:
@@ -138,8 +147,8 @@ def _time(text: str) -> tuple[float | None, str]:
             return at, text[25:].lstrip(" ")
         if text[4:5] == text[7:8] == "-" and text[10:11] in (" ", "_", "T"):
             digits, _, rest = text[11:].partition(" ")
-            whole, _, part = digits.partition(".")
-            # s6-log gives local time, svlogd UTC
+            whole, _, part = digits.removesuffix("Z").partition(".")
+            # s6-log gives local time, svlogd and make run UTC
             zone = time.mktime if text[10] == " " else _seconds
             at = zone(time.strptime(f"{text[:10]} {whole}", "%Y-%m-%d %H:%M:%S"))
             return at + float(f"0.{part or 0}"), rest.lstrip(" ")
@@ -198,6 +207,7 @@ def _is_about(line: Line, id: str) -> bool:
 def _print(line: Line, id: str) -> None:
     """``2026-11-22 11:41:16.225 mq-queue queued size=162 …``, in local time, without *id*."""
     words = [_shown_time(line.at)] if line.at is not None else []
+    words += [clean(line.before, wide=True, longest=_LONGEST)] if line.before else []
     if line.facts:
         facts = dict(line.facts)
         words += [clean(facts.pop(name, "-"), wide=True) for name in ("prog", "event")]
