@@ -318,7 +318,7 @@ MISTAKES = [
     ("smtproutes", "a.example:h:1_0", "not a port"),
     ("smtproutes", "a.example:h:٢٥", "not a port"),
     ("smtproutes", "a.example:[::1:25", "IPv6 address with a port"),
-    ("smtproutes", "a.example:h h", "not name=value: 'h'"),
+    ("smtproutes", "a.example:h h", "not name=value: 'h': write no other facts than auth=, "),
     ("smtproutes", "a.example:h_:25:", "not a port"),
     ("smtproutes", "a.example:25", "'25' names no host"),
     ("smtproutes", "a.example:smtp:25", "'smtp:25' names no host"),

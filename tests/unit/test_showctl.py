@@ -216,6 +216,14 @@ def test_check_names_hooks_and_tables_that_cannot_be_used(home, tmp_path):
     assert not (tmp_path / "it-was-run").exists()
 
 
+def test_check_names_certificates_that_have_expired(home, tmp_path):
+    certificate, key = make_authority(tmp_path).certificate([ME], tmp_path, days=-1)
+    write(home, tlscertificates=f"* {certificate} {key}\n")
+    [text] = check(home)
+    assert text.startswith(f"{certificate}: has expired on 20")
+    assert text.endswith(": put a renewed one there: see control/tlscertificates")
+
+
 def test_check_names_certificates_that_are_no_good(home, tmp_path):
     authority = make_authority(tmp_path)
     one, other = [authority.certificate([ME], tmp_path) for _ in range(2)]

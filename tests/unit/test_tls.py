@@ -1,11 +1,13 @@
 """TLS over both kinds of stream, against Python's and OpenSSL's servers."""
 
+import calendar
 import hashlib
 import os
 import ssl
 import subprocess
 import sys
 import threading
+import time
 from socket import SHUT_RDWR, create_connection, create_server, socketpair
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from mqmail.base import waiter
 from mqmail.control.certificates import Certificates
 from mqmail.net.blocking import BlockingStream
-from mqmail.net.certificate import end_point, names_match
+from mqmail.net.certificate import end_point, names_match, validity
 from mqmail.net.expired import Expired
 from mqmail.net.servertls import ServerTls, start_server
 from mqmail.net.stream import connect_tcp
@@ -443,6 +445,15 @@ def test_end_point(authority, tmp_path, digest):
     certificate, _ = authority.certificate(["a.example"], tmp_path, digest=digest)
     der = ssl.PEM_cert_to_DER_cert(certificate.read_text())
     assert end_point(der) == hashlib.new("sha256" if digest == "sha1" else digest, der).digest()
+
+
+@pytest.mark.parametrize("days", [1, 20000])        # UTCTime, GeneralizedTime
+def test_validity(authority, tmp_path, days):
+    certificate, _ = authority.certificate(["a.example"], tmp_path, days=days)
+    first, last = [time.strptime(text, "%Y%m%d%H%M%S") for text in
+                   validity(ssl.PEM_cert_to_DER_cert(certificate.read_text()))]
+    assert calendar.timegm(last) - calendar.timegm(first) == days * 86400
+    assert 0 <= time.time() - calendar.timegm(first) < 600
 
 
 def test_no_end_point(tmp_path):

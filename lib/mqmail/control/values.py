@@ -76,10 +76,14 @@ def ascii_domain(text: str) -> str:
 
 def facts(words: list[str], known: tuple[str, ...]) -> dict[str, str]:
     """Words ``name=value``, each name one of *known* and there once, each value not empty."""
-    found = xtext.parse_facts(words)
+    names = f"{'=, '.join(known)}="
+    try:
+        found = xtext.parse_facts(words)
+    except ValueError as error:
+        raise ValueError(f"{error}: write no other facts than {names}, each once") from None
     for name, text in found.items():
         if name not in known or not text:
-            raise ValueError(f"{name}={text}: write no other facts than {'=, '.join(known)}=, each with"
+            raise ValueError(f"{name}={text}: write no other facts than {names}, each with"
                              " a value")
     return found
 

@@ -74,6 +74,23 @@ def end_point(der: bytes) -> bytes:
     return hashlib.new(name, der).digest() if name else b""
 
 
+def validity(der: bytes) -> tuple[str, str]:
+    """From when to when (UTC) a certificate may be used (RFC 5280 section 4.1.2.5), each as
+    ``20261122091500``; IndexError or ValueError if it is none."""
+    at = _element(der, _element(der, 0)[0])[0]      # Certificate, tbsCertificate
+    for _ in range(3 + (der[at] == 0xA0)):          # version if it is given, number, algorithm, issuer
+        at = _element(der, at)[1]
+    first = _element(der, at)[0]
+    return _utc(der, first), _utc(der, _element(der, first)[1])
+
+
+def _utc(der: bytes, at: int) -> str:
+    """UTCTime has two digits of the year (RFC 5280 section 4.1.2.5.1)."""
+    start, end = _element(der, at)
+    digits = der[start:end - 1].decode("ascii")
+    return digits if len(digits) == 14 else f"{19 if digits >= '5' else 20}{digits}"
+
+
 def _element(der: bytes, at: int) -> tuple[int, int]:
     """Where the content of the DER element at *at* begins and ends."""
     length, start = der[at + 1], at + 2

@@ -11,15 +11,16 @@ import os
 import pwd
 import ssl
 import sys
+import time
 
 from mqmail.base import files
 from mqmail.base.failure import BadFile
-from mqmail.net.certificate import end_point
+from mqmail.net.certificate import end_point, validity
 from mqmail.net.tls import TlsStream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from mqmail.control.certificates import Certificates
@@ -104,15 +105,35 @@ def _load(context: Context, certificate: str, key: str) -> bytes:
         for path in (certificate, key):     # load_cert_chain does not say which it cannot read
             os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         context.load_cert_chain(certificate, key, password=lambda: b"")
-        text = files.read_bounded(certificate, _LARGEST).decode("ascii", "replace")
+        return end_point(_first(certificate))
     except ssl.SSLError as error:
         why = _reason(error) or _NO_PAIR
         raise BadFile(f"{certificate}, {key}: {why}: see control/tlscertificates") from None
     except OSError as error:
         raise BadFile(f"{error.filename}: {_denied(error)}: see control/tlscertificates") from None
+
+
+def _first(path: str) -> bytes:
+    """The first certificate in a file, in DER; b"" if it has none. Raises OSError."""
+    text = files.read_bounded(path, _LARGEST).decode("ascii", "replace")
     _, header, rest = text.partition(ssl.PEM_HEADER)
     body, footer, _ = rest.partition(ssl.PEM_FOOTER)
-    return end_point(ssl.PEM_cert_to_DER_cert(header + body + footer)) if footer else b""
+    return ssl.PEM_cert_to_DER_cert(header + body + footer) if footer else b""
+
+
+def outdated(certificates: Certificates, now: float) -> Iterator[str]:
+    """What is wrong with the dates of certificates that can be used else. Raises OSError."""
+    today = time.strftime("%Y%m%d%H%M%S", time.gmtime(now))
+    for path in sorted({certificate for certificate, _ in certificates.files.values()}):
+        try:
+            first, last = validity(_first(path))
+        except (ValueError, IndexError):
+            continue            # what OpenSSL takes and we do not understand
+        for day, is_wrong, words in ((first, today < first, "is not valid before"),
+                                     (last, last < today, "has expired on")):
+            if is_wrong:
+                yield (f"{path}: {words} {day[:4]}-{day[4:6]}-{day[6:8]}: put a renewed one there: see"
+                       " control/tlscertificates")
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -156,7 +156,7 @@ class Worker:
             count.tell()
         except OSError as error:
             if not failed:
-                log.event("load_unknown", error=str(error))
+                log.event("load_unknown", error=program.describe(error))
             failed = True
         else:
             failed = False

@@ -18,6 +18,7 @@ NAME is a control file, see mq-control(5); without one all are printed. It chang
 from __future__ import annotations
 
 import os
+import time
 
 from mqmail.base import homes
 from mqmail.base.failure import BadFile, Permanent, Temporary, Usage
@@ -29,7 +30,7 @@ from mqmail.control.survey import Survey
 from mqmail.control.table import BY_NAME, HOOKS, NUMBER, TABLE_OF_FILES
 from mqmail.net import daemon
 from mqmail.net.owner import Owner, as_owner, become_owner, owner_of
-from mqmail.net.servertls import ServerTls
+from mqmail.net.servertls import ServerTls, outdated
 from mqmail.policy import hooks, known
 from mqmail.policy.maps import Files
 
@@ -60,6 +61,8 @@ def main(argv: list[str]) -> int:
         wrong = [*survey.mistakes, *_as_daemons(survey)]
         mistakes = list(dict.fromkeys([text for name, text in wrong if not names or name in names]))
         _print(mistakes)
+        if os.stat(".").st_uid != os.geteuid():
+            complain("mq-showctl", "this home is not yours: root can look at all that is in it")
         return MISTAKES if mistakes else 0
     return _blocks(survey, names or list(BY_NAME))
 
@@ -145,6 +148,8 @@ def _certificates(survey: Survey) -> Iterator[tuple[str, str]]:
         return
     try:
         ServerTls(certificates, authorities, [("1.2", "require" if authorities else "no")])
+        for text in outdated(certificates, time.time()):
+            yield "tlscertificates", text
     except BadFile as error:
         yield "tlscertificates", error.text
 
