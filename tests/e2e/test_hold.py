@@ -1,4 +1,4 @@
-"""What mq-send(8) and INSTALL say of queue/hold: an admin holds a message, lets it go, and removes one."""
+"""What mq-send(8) says of queue/hold: an admin holds a message, lets it go, and removes one."""
 
 import os
 import signal

@@ -9,6 +9,7 @@ from support.home import ROOT
 CODE = ROOT / "lib" / "mqmail"
 PLACES = ("xmtp", "policy", "prog/xmtpd", "prog/mq_queue.py", "prog/mq_auth.py", "control/resolve.py",
           "auth/talk.py", "net/converse.py", "net/service.py")
+_STATUS = re.compile(r"[45]\.\d+\.\d+")
 
 
 def modules():
@@ -18,13 +19,13 @@ def modules():
 
 
 def said():
-    """``451 4.3.2`` of each ``reply(451, "4.3.2", …)``, and of what else names code and status together."""
+    """``451 4.3.2`` of each ``reply(451, "4.3.2", …)``, and of what else names both together."""
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             words = getattr(node, "args" if isinstance(node, ast.Call) else "elts", [])
             words = [word.value for word in words if isinstance(word, ast.Constant)]
             codes = [word for word in words if type(word) is int and 400 <= word < 600]
-            states = [word for word in words if type(word) is str and re.fullmatch(r"[45]\.\d+\.\d+", word)]
+            states = [word for word in words if type(word) is str and _STATUS.fullmatch(word)]
             yield from [f"{code} {state}" for code, state in zip(codes, states, strict=False)]
     yield "452 4.3.4"           # policy/header.py makes it of others
 
