@@ -41,6 +41,8 @@ def system():
         (made.path / "control/credentials").write_text("isp alice secret\n")
         (made.path / "control/passwd").write_text("")
         made.control(smtproutes=f"{AWAY}:127.0.0.1:{free_port()}\n", injectors="* local\n")
+        with (made.path / "control/listeners").open("a") as listeners:
+            listeners.write(f"127.0.0.1:{free_port()} destination=mailbox\n")
         made.run("mq-setup", "--repair")
         made.start()
         inject(made, f"alice@{ME}", f"bob@{AWAY}")
@@ -377,14 +379,16 @@ def answer(file):
 
 @pytest.mark.parametrize("actor", ACTORS)
 def test_who_may_say_where_a_message_came_from(system, actor):
-    """Others are noted as who they are, whatever they say, and choose no destination."""
+    """Others are noted as who they are, whatever they say, and choose no destination; programs choose
+    those that control/listeners gives mail, and no others."""
     believed = actor in rights.sockets_of("mq-queue")[0].callers
     acting = Acting(system, actor)
     xvia = xtext.encode("proto=esmtp ip=192.0.2.77")
     said = acting.do(talk, "run/queue.sock", "EHLO x", f"MAIL FROM:<a@example.net> XVIA={xvia}",
-                     f"RCPT TO:<@mailbox:alice@{ME}>", f"RCPT TO:<alice@{ME}>", "DATA",
-                     "Subject: x\r\n\r\nx\r\n.")
+                     f"RCPT TO:<@mailbox:alice@{ME}>", f"RCPT TO:<@local:alice@{ME}>",
+                     f"RCPT TO:<alice@{ME}>", "DATA", "Subject: x\r\n\r\nx\r\n.")
     assert said[3].startswith("250" if believed else "550 5.7.1")
+    assert said[4].startswith("250" if actor == "mq-queue" else "550 5.7.1")
     id = said[-1].partition("id=")[2]
     line = system.wait_for_log("event=queued", f"id={id}")
     assert f"caller={acting.uid} " in line

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mqmail.mail.address import check_domain
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import Reply
 from mqmail.xmtp.server import ALLOWED
@@ -38,6 +39,10 @@ COMMANDS = [
     b"NOOP\r\n",
     b"HELP\r\n",
     b"VRFY a\r\n",
+    b"EXPN lists\r\n",
+    b"ETRN example.com\r\n",
+    b"ETRN @example.com\r\n",
+    b"ETRN #queue\r\n",
     b"STARTTLS\r\n",
     b"AUTH PLAIN\r\n",
     b"AUTH PLAIN Z29vZA==\r\n",
@@ -71,6 +76,8 @@ offers = st.sets(
             "DSN",
             "AUTH PLAIN",
             "STARTTLS",
+            "EXPN",
+            "ETRN",
             "XMQ",
         ]
     )
@@ -144,6 +151,8 @@ GOOD = {
     "RCPT": b" TO:<b@b.com>",
     "BDAT": b" 0 LAST",
     "VRFY": b" a",
+    "EXPN": b" a",
+    "ETRN": b" example.com",
     "AUTH": b" PLAIN Z29vZA==",
     "XFD": b" 5",
 }
@@ -153,7 +162,7 @@ GOOD = {
     ("kind", "state", "verb"), list(itertools.product(["smtp", "lmtp"], STATES, ALLOWED))
 )
 def test_every_command_is_answered_in_every_state(kind, state, verb):
-    told = Told(kind, ("PIPELINING", "CHUNKING", "AUTH PLAIN", "STARTTLS"))
+    told = Told(kind, ("PIPELINING", "CHUNKING", "AUTH PLAIN", "STARTTLS", "ETRN", "EXPN"))
     for line in STATES[state]:
         told.say((b"LHLO c\r\n" if kind == "lmtp" else b"EHLO c\r\n") if line == b"HELLO" else line)
     told.server.take_output()
@@ -166,6 +175,25 @@ def test_every_command_is_answered_in_every_state(kind, state, verb):
     if answers[0] >= 500:
         assert told.server.state == state
         assert (told.server.mail, list(told.server.accepted)) == transaction
+
+
+@often
+@given(kinds, st.text(max_size=80) | st.from_regex(r"[@#]?[a-zA-Z0-9.-]{1,70}", fullmatch=True))
+def test_etrn_asks_for_a_domain_name_or_is_refused(kind, argument):
+    """Whatever follows it: one reply, of RFC 1985 section 5.2's; what is asked for is a name."""
+    told = opened(kind, offer=("ETRN",))
+    line = b"ETRN " + argument.encode("utf-8", "surrogateescape") + b"\r\n"
+    if b"\n" in line[:-1] or b"\r" in line[:-2]:
+        return
+    answers = codes(told.say(line))
+    assert len(answers) == 1
+    assert told.server.state == "ready"
+    for event in told.log:
+        assert isinstance(event, events.Etrn)
+        check_domain(event.node)
+        assert event.node.isascii()
+        assert event.below is argument.strip(" ").startswith("@")
+    assert answers[0] in ((250,) if told.log else (458, 500, 501))
 
 
 def test_a_session_refused_by_its_greeting_answers_503_until_quit():

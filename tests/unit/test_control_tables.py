@@ -197,6 +197,9 @@ def test_listeners():
     assert found == (listeners.Listener("127.0.0.1", 2525), listeners.Listener("::1", 25, "", "lmtp", "x"),
                      listeners.Listener(path="/run/a", role="submission"))
     assert [one.place for one in found] == ["127.0.0.1:2525", "[::1]:25", "unix:/run/a"]
+    found = parse("listeners", "[::1]:25 destination=filter\n127.0.0.1:25 destination=new\n")
+    assert [one.destination for one in found] == ["filter", ""]
+    assert listeners.given_destinations(found) == {"filter"}
     [one] = parse("listeners", "0.0.0.0:25 proxy=10.0.0.0/8,::1 xclient=192.0.2.1\n")
     assert one.proxy.contains("10.1.2.3")
     assert one.proxy.contains("::1")
@@ -230,11 +233,27 @@ def test_option_sets_lie_above_each_other():
     ("checks=", "checks=: write all"), ("checks=spf,", "checks=: write all"),
     ("checks=none,spf", "checks=none: write all"), ("checks=spf,dnsbl,spf", "checks=spf: is given"),
     ("sessions=0", "sessions=0: write a number of sessions"), ("sessions=101%", "sessions=101%: write"),
+    ("etrn=", "etrn=: write domains with commas"), ("etrn=a.example,,b.example", "write domains with"),
+    ("etrn=a..b", "etrn="), ("vrfy=maybe", "vrfy='maybe': write yes or no"),
+    ("ident=31", "from 0 to 30"), ("loginset=a/b", "is not a name"),
+    ("tlsset=gone", "line 1: there is no option set gone: write gone OPTION=VALUE"),
     ("sessions=", "sessions=: write a number"), ("sessions=5,6", "sessions=5,6: write a number")])
 def test_option_sets_that_are_wrong_say_why(option, why):
     with pytest.raises(BadFile) as caught:
         parse("optionsets", f"mx {option}\n")
     assert why in caught.value.text
+
+
+def test_option_sets_of_what_clients_may_ask():
+    found = parse("optionsets", "mx etrn=Example.com,.bücher.example vrfy=yes tlsset=inside\n"
+                  "inside etrn=none expn=yes ident=5 loginset=submission\n")
+    assert found.options("mx").etrn == ("example.com", ".xn--bcher-kva.example")
+    assert found.options("mx").tlsset == "inside"
+    inside = found.options("mx", "inside")
+    assert (inside.etrn, inside.vrfy, inside.expn, inside.ident) == ((), True, True, 5)
+    assert found.opens("mx") == "vrfy=yes"
+    assert found.opens("inside") == "expn=yes"
+    assert parse("optionsets", "x etrn=a.example\n").opens("x") == "etrn=a.example"
 
 
 def test_certificates_are_found_by_name():
@@ -396,6 +415,8 @@ MISTAKES = [
     ("listeners", "127.0.0.1:25 role=mta", "role=mta: write one of mx, submission"),
     ("listeners", "127.0.0.1:25 proxy=localhost", "is not a network"),
     ("listeners", "127.0.0.1:25 set=a/b", "is not a name"),
+    ("listeners", "\n127.0.0.1:25 destination=a:b", "line 2: destination=a:b: write the name of a"),
+    ("listeners", "127.0.0.1:25 destination=error", "and not error, which makes reports"),
     ("listeners", "127.0.0.1:25 listen=1", "write no other facts than role="),
     ("listeners", "unix:run/x", "an absolute path"),
     ("optionsets", "mx tls=maybe", "tls='maybe': write none, may, require or implicit"),

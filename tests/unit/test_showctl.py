@@ -178,7 +178,8 @@ def test_check_names_what_one_file_expects_of_another(home):
           smtproutes="a.example:mx.example auth=isp\n:mx.example auth=gone\n",
           senderroutes="b.example:mx.example auth=isp\nc@b.example:mx.example auth=other\n",
           aliases="x: @lists:, @one:\ny: @two:a@b.example\n", verify=".c.example lists\n* four\n",
-          listeners="127.0.0.1:25 set=five\n127.0.0.1:465 role=submissions\n[::1]:25 set=six\n",
+          listeners="127.0.0.1:25 set=five\n127.0.0.1:465 role=submissions\n[::1]:25 set=six\n"
+          "unix:/run/x destination=seven\n",
           optionsets="six clientcert=ask\n")
     assert [text.split(": write")[0] for text in check(home)] == [
         "control/aliases line 1: there is no destination one",
@@ -187,10 +188,11 @@ def test_check_names_what_one_file_expects_of_another(home):
         "control/senderroutes: c@b.example: there is no entry other",
         "control/fallbackroute: mx.example: there is no entry last",
         "control/verify: *: there is no destination four",
-        "control/listeners: 127.0.0.1:25: there is no option set five",
-        "control/listeners: 127.0.0.1:465 is for clients with TLS, and there is no certificate",
-        "control/listeners: [::1]:25: clientcert=ask is not for mx: many hosts have a certificate that"
-        " nobody vouches for, and would be refused"]
+        "control/listeners line 1: 127.0.0.1:25: there is no option set five",
+        "control/listeners line 2: 127.0.0.1:465 is for clients with TLS, and there is no certificate",
+        "control/listeners line 3: [::1]:25: clientcert=ask is not for mx: many hosts have a"
+        " certificate that nobody vouches for, and would be refused",
+        "control/listeners line 4: unix:/run/x: there is no destination seven"]
 
 
 def test_check_names_what_this_host_lacks(home):

@@ -58,6 +58,21 @@ def test_what_a_listener_asks_for_holds_whatever_a_helo_name_is_given(tls, more,
     assert last(handler, "EHLO c.example", "MAIL FROM:<a@b.example>") == f"{said}\r\n".encode()
 
 
+def test_another_set_may_hold_after_starttls():
+    sets = OptionSets({"out": {"tlsset": "inside"}, "inside": {"etrn": ("a.example",), "databytes": 5}})
+    settings = Settings(Control({**FILES, "optionsets": sets}))
+    settings.stages = Stages((), lambda _facts: None, lambda _check, _error: None)
+    listener = parse_line("127.0.0.1:25 set=out")
+    handler = Dialogue(settings, listener, Peer(ip="192.0.2.1"), "s1", None, None)
+    last(handler, "EHLO c.example")
+    assert "ETRN" not in handler.server.words
+    handler.facts.tls = "TLSv1.3"
+    handler.server.tls_started()
+    handler.tls_started()
+    assert b"SIZE 5\r\n" in last(handler, "EHLO c.example")
+    assert "ETRN" in handler.server.words
+
+
 def last(handler, *lines):
     """What is heard last of who says *lines*."""
     handler.server.greet()

@@ -26,21 +26,22 @@ from mqmail.xmtp.client import ASK, Transaction
 
 def test_options(monkeypatch):
     monkeypatch.delenv("MQMAIL_HOME", raising=False)
-    assert parse([]) == Options("/var/mqmail", "", "", False, False, (), (), None)
-    assert parse(["--home=/h", "--local"]) == Options("/h", "", "", True, False, (), (), None)
+    assert parse([]) == Options("/var/mqmail", "", "", "", False, False, (), (), None)
+    assert parse(["--home=/h", "--local"]) == Options("/h", "", "", "", True, False, (), (), None)
     assert parse(["--listen", "--ready-fd", "3", "--lmtp", "--home", "/h"]) == Options(
-        "/h", "lmtp", "", False, True, ("",), (), 3)
-    assert parse(["--role=submission", "--set", "x"]) == Options(
-        "/var/mqmail", "submission", "x", False, False, (), (), None)
+        "/h", "lmtp", "", "", False, True, ("",), (), 3)
+    assert parse(["--role=submission", "--set", "x", "--destination", "filter"]) == Options(
+        "/var/mqmail", "submission", "x", "filter", False, False, (), (), None)
     assert parse(["--listen", "127.0.0.1:0", "--listen=[::1]:25", "--listen-fd", "5"]) == Options(
-        "/var/mqmail", "", "", False, True, ("127.0.0.1:0", "[::1]:25"), (5,), None)
+        "/var/mqmail", "", "", "", False, True, ("127.0.0.1:0", "[::1]:25"), (5,), None)
     monkeypatch.setenv("MQMAIL_HOME", "/other")
     assert parse([]).home == "/other"
 
 
 @pytest.mark.parametrize("argv", [
     ["--ready-fd", "x"], ["--ready-fd", "0"], ["--ready-fd", "+3"], ["--ready-fd"], ["--lmtp=1"], ["-x"],
-    ["--role", "mta"], ["--set"], ["--listen-fd="], ["--listen-fd", "1_0"]])
+    ["--role", "mta"], ["--set"], ["--destination", "a:b"], ["--destination", "error"],
+    ["--local", "--destination", "filter"], ["--listen-fd="], ["--listen-fd", "1_0"]])
 def test_bad_options(argv):
     with pytest.raises(Usage):
         parse(argv)

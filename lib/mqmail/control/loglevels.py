@@ -28,13 +28,13 @@ EVENTS = {
         pressure proxy_refused queue_body_not_removed queue_left_behind queue_odd_file
         queue_orphan_removed queue_unavailable ready record_incomplete reloaded report_deferred
         report_refused resolve_unavailable run_all scanned service_away service_back site_back
-        site_down stopped stopping tls_failed verify_failed""".split(),
+        site_down stopped stopping tls_failed verify_failed wanted_ignored""".split(),
     "info": """
         accepted auth_ok auth_refused authenticated bounced client_refused deferred delivered discarded
-        failed finished header_marked message_refused nobody_to_tell queued recipient_refused
-        rewritten sender_refused tls_refused told""".split(),
+        etrn failed finished header_marked message_refused nobody_to_tell queued recipient_refused
+        rewritten sender_refused tls_refused told wanted""".split(),
     "debug": """
-        connect disconnect put_off refused replaced sent tls xclient""".split(),
+        connect disconnect ident put_off refused replaced sent tls xclient""".split(),
 }
 LEVELS = tuple(EVENTS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mqmail.base.value import value
+from mqmail.control.domains import domain_pattern
 from mqmail.control.throttles import parse_sessions
 from mqmail.control.values import is_name, number, one_of
 
@@ -28,6 +29,7 @@ LIMITS = {"throttle": "throttles", "pressure": "pressure", "senders": "logins",
 REWRITES = ENVELOPE_SENDER, ENVELOPE_RECIPIENT, HEADER_SENDER, HEADER_RECIPIENT = (
     "envelope_sender", "envelope_recipient", "header_sender", "header_recipient")
 LONGEST_DELAY = 60      # seconds before the greeting: clients wait 300 (RFC 5321 4.5.3.2.1)
+LONGEST_IDENT = 30      # seconds for RFC 1413
 
 
 @value
@@ -40,7 +42,10 @@ class Options:
     require. *show551*: clients are told where a recipient has moved to. *checks*: those of CHECKS that
     are asked, in their order; None for all. *sessions*: how many at a time, as in Limits of
     control/throttles; None: as many as there may be. *rewrite*: those of REWRITES that control/rewrite
-    is for."""
+    is for. *etrn*: domains, and ``.domain`` for those below, that ETRN may ask for. *vrfy*, *expn*:
+    whether these tell what we know. *ident*: seconds for asking the client's host who the client is, 0:
+    it is not asked. *tlsset*, *loginset*: the set that is in force after STARTTLS, after AUTH; "": the
+    same as before."""
 
     tls: str = "may"
     tlsmin: str = "1.2"
@@ -57,6 +62,12 @@ class Options:
     checks: tuple[str, ...] | None = None
     sessions: tuple[int, int] | None = None
     rewrite: tuple[str, ...] = ()
+    etrn: tuple[str, ...] = ()
+    vrfy: bool = False
+    expn: bool = False
+    ident: int = 0
+    tlsset: str = ""
+    loginset: str = ""
 
 
 _SUBMISSION = {"auth": MECHANISMS[:4], "checkfrom": True, "greetdelay": 0, "prdr": False}
@@ -81,9 +92,12 @@ class OptionSets:
     def opens(self, name: str) -> str:
         """The option by which set *name* lets a client do what others may not, "" for none."""
         found = self.sets.get(name, {})
-        for option, opening in (("relay", "yes"), ("authplain", True), ("checkfrom", False)):
+        for option, opening in (("relay", "yes"), ("authplain", True), ("checkfrom", False),
+                                ("vrfy", True), ("expn", True)):
             if found.get(option) == opening:
                 return f"{option}={'yes' if opening else 'no'}"
+        if found.get("etrn"):
+            return f"etrn={','.join(found['etrn'])}"
         asked = found.get("checks")
         if asked is None or set(asked) >= set(CHECKS) - set(_OF_STRANGERS):
             return ""
@@ -113,12 +127,20 @@ def check_name(text: str) -> str:
 def parse_optionsets(lines: Lines, _me: str) -> OptionSets:
     """Lines ``NAME option=value …``."""
     found: dict[str, dict[str, Any]] = {}
+    named: dict[str, int] = {}
     for line in lines:
         name, *words = line.split()
         check_name(name)
         if name in found:
             raise ValueError(f"{name} is given twice: write all its options into one line")
         found[name] = _parse(words)
+        for option in ("tlsset", "loginset"):
+            if option in found[name]:
+                named.setdefault(found[name][option], lines.number)
+    for name in named:
+        if name not in found and name not in BUILT_IN:
+            lines.number = named[name]
+            raise ValueError(f"there is no option set {name}: write {name} OPTION=VALUE")
     return OptionSets(found)
 
 
@@ -176,6 +198,14 @@ def _checks(text: str) -> tuple[str, ...] | None:
     return found
 
 
+def _domains(text: str) -> tuple[str, ...]:
+    """``none``, or names and ``.name`` with commas between them."""
+    found = () if text == "none" else tuple([domain_pattern(name) for name in text.split(",")])
+    if "" in found:
+        raise ValueError(f"{text[:60]}: write domains with commas between them, or none")
+    return found
+
+
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "tls": one_of("none", "may", "require", "implicit"),
     "tlsmin": one_of(*VERSIONS),
@@ -192,4 +222,10 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "checks": _checks,
     "sessions": parse_sessions,
     "rewrite": _rewrite,
+    "etrn": _domains,
+    "vrfy": _flag,
+    "expn": _flag,
+    "tlsset": check_name,
+    "loginset": check_name,
+    "ident": lambda text: number(text, "seconds", 0, LONGEST_IDENT),
 }

@@ -76,6 +76,7 @@ SOCKETS = (
     Socket("run/bounce.sock", "mq-bounce", "mq-send", "mq-send", 0o600, 0o666, ("mq-send",)),
     Socket("run/trigger", "mq-send", "mq-send", "mq-queue", 0o620, 0o600, ("mq-queue", "mq-send"),
            datagram=True),
+    Socket("run/etrn", "mq-send", "mq-send", "xmtpd", 0o620, 0o600, ("xmtpd", "mq-send"), datagram=True),
 )
 
 

@@ -7,11 +7,11 @@ import os
 
 from mqmail.base.failure import BadFile
 from mqmail.base.value import value
+from mqmail.control import listeners as places
 from mqmail.control import reader
 from mqmail.control.access import unknown_sets
 from mqmail.control.authbackends import CHECKPASSWORD, OAUTH
 from mqmail.control.lines import Lines
-from mqmail.control.listeners import unmet
 from mqmail.control.rewrite import unused
 from mqmail.control.routes import Route
 from mqmail.control.table import BY_NAME, HOOKS, LINE, NUMBER, OTHER_FORMS, TABLE_OF_FILES, Row
@@ -141,7 +141,10 @@ class Survey:
     def _wanted(self, listeners: Setting) -> Iterator[str]:
         sets, certificates = [self.settings[name].content for name in ("optionsets", "tlscertificates")]
         if sets is not None and certificates is not None:
-            yield from unmet(listeners.path, listeners.content, sets, bool(certificates.files))
+            yield from places.unmet(listeners.path, listeners.content, sets, bool(certificates.files))
+        known = self.settings["destinations"].content
+        if known is not None:
+            yield from places.unknown_destinations(listeners.path, listeners.content, known)
 
     def _rewrites(self, table: Setting) -> Iterator[str]:
         sets = self.settings["optionsets"]

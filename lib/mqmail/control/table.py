@@ -94,7 +94,7 @@ TABLE_OF_FILES = (
            "networks that no MX host may be in"),
     _lines("destinations", TABLE, "destinations.parse_destinations", "", "mq-resolve mq-send xmtpd",
            "LMTP services that serve destinations"),
-    _lines("listeners", LIST, "listeners.parse_listeners", "127.0.0.1:2525", "mq-start xmtpd",
+    _lines("listeners", LIST, "listeners.parse_listeners", "127.0.0.1:2525", "mq-queue mq-start xmtpd",
            "addresses and ports at which SMTP is spoken"),
     _lines("access", TABLE, "access.parse_access", "", "xmtpd mq-access",
            "what clients, senders and recipients may do"),

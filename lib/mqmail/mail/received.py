@@ -19,8 +19,8 @@ def received_line(host: str, queue_id: str, via: dict[str, str], date: str,
     """The field, folded, each line ending in CRLF.
 
     *host* is our name, *queue_id* ours too, *date* is formatted as RFC 5322 3.3 asks. *via* are the
-    record's facts: ``proto``, ``ip``, ``helo``, ``uid``, ``tls``, ``auth``; nothing in them is
-    trusted. *utf8* says that the message needs SMTPUTF8.
+    record's facts: ``proto``, ``ip``, ``helo``, ``uid``, ``tls``, ``auth``, ``ident``; nothing in
+    them is trusted. *utf8* says that the message needs SMTPUTF8.
     """
     origin = _origin(host, via, utf8)
     return f"Received: {origin} id {queue_id};\r\n\t{date}\r\n".encode("utf-8", "surrogateescape")
@@ -49,11 +49,14 @@ def _protocol(via: dict[str, str], utf8: bool) -> str:
 
 
 def _client(via: dict[str, str], utf8: bool) -> str:
-    """``HELO ([IP])``; a greeting that is no domain is shown in a comment."""
+    """``HELO ([IP])``; a greeting that is no domain is shown in a comment, and so is who the client is
+    by its host's own word (RFC 1413)."""
     helo, comments = via.get("helo", ""), _literal(via.get("ip", ""))
     if not _is_name(helo, utf8):
         comments += f" (HELO {_harmless(helo)})" if helo else ""
         helo = "unknown"
+    if via.get("ident"):
+        comments += f" (ident {_harmless(via['ident'])})"
     return helo + comments
 
 

@@ -22,6 +22,7 @@ from collections import Counter
 from mqmail.base import log, program, ready, unix, waiter, xtext
 from mqmail.control import reader
 from mqmail.control.injectors import NONE, TRUSTED
+from mqmail.control.listeners import given_destinations
 from mqmail.mail.address import needs_utf8
 from mqmail.mail.date import format_date
 from mqmail.mail.headerscan import HeaderScan
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from mqmail.net.stream import Stream
 
 SOCKET = "run/queue.sock"
-CONTROL = ("me", "injectors", "databytes", "minfree", "okfree", "concurrencyqueue")
+CONTROL = ("me", "injectors", "databytes", "minfree", "okfree", "concurrencyqueue", "listeners")
 EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES")
 MOST_RECIPIENTS = 100000
 MOST_ENVELOPE = 32 << 20    # octets of recipients: the record has as much room for their fates
@@ -77,7 +78,8 @@ def main(argv: list[str]) -> int:
 
 class Worker:
     """One process: many sessions, and one commit for all messages that are complete together. The uids
-    *believed* are trusted whatever control/injectors says."""
+    *believed* are trusted whatever control/injectors says, but for the destinations they may give: those
+    of control/listeners."""
 
     def __init__(self, number: int, listener: unix.socket, control: Control,
                  believed: frozenset[int] | None) -> None:
@@ -105,11 +107,12 @@ class Worker:
 
     def _session(self, stream: Stream) -> tuple[Server, Intake, Callable[[str], None]]:
         peer = unix.peer_of(stream.sock)
-        level = TRUSTED if peer.uid in self._believed else self.control.injectors.level(peer.uid)
+        given = self.control.injectors.level(peer.uid)
+        level = TRUSTED if peer.uid in self._believed else given
         limits = Limits(size=self.control.databytes, recipients=MOST_RECIPIENTS, errors=1000,
                         refused=100000, idle=0)
         server = Server("smtp", self.control.me, (*EXTENSIONS, "XMQ"), limits)
-        intake = Intake(self, server, peer.uid, level == TRUSTED)
+        intake = Intake(self, server, peer.uid, level == TRUSTED, self._destinations(given, level))
         if level == NONE:
             refuse_caller(server, peer, "may not put mail into this queue")
         elif level != TRUSTED and self._users[peer.uid] >= MOST_OF_A_USER:
@@ -125,6 +128,13 @@ class Worker:
             intake.end(why)
 
         return server, intake, end
+
+    def _destinations(self, given: str, level: str) -> frozenset[str] | None:
+        """Those that a caller of *level* may give besides new; None: all. *given*: its level by
+        control/injectors."""
+        if given == TRUSTED:
+            return None
+        return given_destinations(self.control.listeners) if level == TRUSTED else frozenset()
 
     def commit(self, message: incoming.Incoming, record: bytes) -> waiter.Waiter:
         """Make *message* durable with all that are ready now; the Waiter gives None or OSError."""
@@ -188,11 +198,13 @@ def _commit(batch: list[tuple[incoming.Incoming, bytes]]) -> dict[incoming.Incom
 class Intake:
     """One session's messages on their way into the queue."""
 
-    def __init__(self, worker: Worker, server: Server, uid: int, trusted: bool) -> None:
+    def __init__(self, worker: Worker, server: Server, uid: int, trusted: bool,
+                 destinations: frozenset[str] | None) -> None:
         self._worker = worker
         self._server = server
         self._uid = uid
         self._trusted = trusted
+        self._destinations = destinations
         self._message: incoming.Incoming | None = None
         self._forget()
 
@@ -259,8 +271,9 @@ class Intake:
         return {"proto": "local", "uid": str(self._uid)}
 
     def _rcpt(self, rcpt: events.Rcpt) -> Reply | None:
-        if rcpt.destination not in ("", "new") and not self._trusted:
-            return reply(550, "5.7.1", "only programs of this system choose a destination")
+        name, may = rcpt.destination, self._destinations
+        if name not in ("", "new") and may is not None and name not in may:
+            return reply(550, "5.7.1", "this destination is not yours to choose")
         self._envelope += 100 + len(xtext.encode(rcpt.address)) + len(xtext.encode(rcpt.orcpt))
         return _TOO_MANY if self._is_too_long() else None
 

@@ -113,9 +113,19 @@ class Reset:
 
 @value
 class Verify:
-    """VRFY, without its SMTPUTF8. Wants a reply (None: 252)."""
+    """VRFY, or EXPN (*expand*), without its SMTPUTF8. Wants a reply (None: 252)."""
 
     argument: str
+    expand: bool = False
+
+
+@value
+class Etrn:
+    """ETRN: mail that waits for the host *node*, or (*below*) for all of that domain, is to be tried.
+    Wants a reply: 250 to 253, 458 or 459 (None: 250)."""
+
+    node: str
+    below: bool = False
 
 
 @value

@@ -14,14 +14,15 @@ handed out without waiting (PIPELINING, RFC 2920), so an application may ask abo
 replies leave in the order of the commands whatever the order of the answers.
 
 Lines and turns are in ``dialogue``, the states and what is allowed in each in ``states``, the body
-in ``transfer``; here are the commands.
+in ``transfer``, commands that carry no mail in ``asides``; here are the others.
 """
 
 from __future__ import annotations
 
 from mqmail.mail.address import BadAddress, check_domain
 from mqmail.xmtp import events, params
-from mqmail.xmtp.dialogue import AGAIN, Limits
+from mqmail.xmtp.asides import LONGEST_AUTH_LINE, Asides
+from mqmail.xmtp.dialogue import Limits
 from mqmail.xmtp.reply import LONGEST_LINE_XMQ, Reply, reply
 from mqmail.xmtp.states import ALLOWED, CHUNK, IDLE, MAIL, NEEDS, RCPT, READY, REFUSED, START
 from mqmail.xmtp.transfer import Transfer
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["ALLOWED", "CHUNK", "MAIL", "ONLY_XFD", "RCPT", "READY", "REFUSED", "SERVICE_EXTENSIONS",
            "START", "Limits", "Server"]
 
-LONGEST_AUTH_LINE = 12288       # RFC 4954 section 4
 OVERSHOOT = 10000               # recipients of a transaction that are not taken before each is an error
 # What a service that takes bodies by XFD alone offers, and its answer to DATA.
 SERVICE_EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "XMQ")
@@ -42,30 +42,22 @@ ONLY_XFD = reply(502, "5.5.1", "the body comes by XFD here")
 
 _SENDER_OK = reply(250, "2.1.0", "sender ok")
 _RECIPIENT_OK = reply(250, "2.1.5", "recipient ok")
-_AUTH_TOO_LONG = reply(500, "5.5.6", "authentication line too long")
-_NO_HOP = reply(502, "5.5.1", "XHOP is not offered")
-_NO_SESSION = reply(502, "5.5.1", "XSESSION is not offered")
 _EXTENDED = ("MAIL", "RCPT", "AUTH", "XCLIENT")     # verbs whose lines extensions make longer
 _MOST_OFFERS = 100
 _offers: dict[tuple[str, ...], tuple[tuple[str, ...], frozenset[str]]] = {}     # sessions share them
-_MECHANISM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
-class Server(Transfer):
+class Server(Asides):
     """One session. *kind* is "smtp" or "lmtp"; *extensions* are EHLO lines ("SIZE" is completed)."""
 
-    __slots__ = ("_authenticated", "_extended", "_extensions", "_mechanism", "_refused", "host")
+    __slots__ = ("_extensions", "_refused")
 
     def __init__(self, kind: str, host: str, extensions: Sequence[str],
                  limits: Limits | None = None) -> None:
         words = [line.split(" ", 1)[0] for line in extensions]
-        super().__init__(kind, limits or Limits(), "XMQ" in words)
-        self.host = host
+        super().__init__(kind, host, limits or Limits(), "XMQ" in words)
         self.set_extensions(extensions)
         self._refused = 0
-        self._extended = False              # EHLO or LHLO was said: parameters are understood
-        self._mechanism = ""
-        self._authenticated = False
 
     # --- what the shell and the application call ---
 
@@ -234,17 +226,6 @@ class Server(Transfer):
             return (verb == "LHLO") == (self.kind == "lmtp")
         return verb not in NEEDS or NEEDS[verb] in self.words
 
-    def _vrfy(self, argument: str) -> Any:
-        """RFC 5321 section 4.1.1.6; with SMTPUTF8 as last word names may be UTF-8 (RFC 6531 3.7.4.2)."""
-        who, _, last = argument.rpartition(" ")
-        utf8 = "SMTPUTF8" in self.words and bool(who) and last.isascii() and last.upper() == "SMTPUTF8"
-        who = who.strip(" ") if utf8 else argument
-        if not who:
-            return self._say(reply(501, "5.5.4", "VRFY whom?"))
-        if not utf8 and not who.isascii():
-            return self._say(reply(553, "5.6.7", "this name needs SMTPUTF8"))
-        return self._owe(events.Verify(who))
-
     def _quit(self, argument: str) -> Any:
         if argument:
             return self._say(reply(501, "5.5.4", "QUIT has no argument"))
@@ -252,67 +233,16 @@ class Server(Transfer):
         self._end()
         return events.Quit()
 
-    def _hop(self, argument: str) -> Any:
-        if not self.xmq:
-            return self._say(_NO_HOP)
-        return self._owe(events.Hop(argument))
-
-    def _session(self, argument: str) -> Any:
-        if not self.xmq:
-            return self._say(_NO_SESSION)
-        return self._owe(events.Session(argument))
-
-    def _starttls(self, argument: str) -> Any:
-        if "STARTTLS" not in self.words:
-            return self._say(reply(502, "5.5.1", "STARTTLS is not offered"))
-        if argument:
-            return self._say(reply(501, "5.5.4", "STARTTLS has no argument"))
-        return self._owe(events.StartTls())
-
-    def _xclient(self, argument: str) -> Any:
-        if "XCLIENT" not in self.words:
-            return self._say(reply(502, "5.5.1", "XCLIENT is not offered"))
-        try:
-            return self._owe(events.Xclient(params.parse_xclient(argument)))
-        except params.Refused as refused:
-            return self._say(refused.reply)
-
-    def _auth(self, argument: str) -> Any:
-        """RFC 4954 section 4. An initial response of "=" (empty) is handed on as it is."""
-        mechanism, _, initial = argument.partition(" ")
-        if "AUTH" not in self.words:
-            return self._say(reply(502, "5.5.1", "AUTH is not offered"))
-        if self._authenticated:
-            return self._say(reply(503, "5.5.1", "you are authenticated already"))
-        mechanism = mechanism.upper() if mechanism.isascii() else ""
-        if not 0 < len(mechanism) <= 20 or not _MECHANISM.issuperset(mechanism):
-            return self._say(reply(501, "5.5.4", "AUTH by which mechanism?"))
-        if " " in initial or not initial.isascii():
-            return self._say(reply(501, "5.5.4", "bad initial response"))
-        return self._owe(events.Auth(mechanism, initial, first=True))
-
-    def _auth_line(self) -> Any:
-        """The step after a 334: the client's line."""
-        if self._owed:
-            return None
-        line = self._cut(LONGEST_AUTH_LINE, _AUTH_TOO_LONG)
-        if line is None:
-            return None
-        self._mode = self._command
-        if line is AGAIN:
-            return AGAIN
-        if line == b"*" or not line.isascii():
-            return self._say(reply(501, "5.7.0", "authentication cancelled"))
-        return self._owe(events.Auth(self._mechanism, line.decode("ascii"), first=False))
-
     _verbs: dict[str, Callable[..., Any]] = {
         "HELO": lambda self, name: self._hello("HELO", name),
         "EHLO": lambda self, name: self._hello("EHLO", name),
         "LHLO": lambda self, name: self._hello("LHLO", name),
         "MAIL": _mail, "RCPT": _rcpt, "DATA": Transfer._data, "BDAT": Transfer._bdat,
-        "XFD": Transfer._xfd, "RSET": _rset, "HELP": _help, "VRFY": _vrfy, "QUIT": _quit,
+        "XFD": Transfer._xfd, "RSET": _rset, "HELP": _help, "QUIT": _quit,
         "NOOP": lambda self, _argument: self._say(reply(250, "2.0.0", "ok")),
-        "XHOP": _hop, "XSESSION": _session, "STARTTLS": _starttls, "AUTH": _auth, "XCLIENT": _xclient,
+        "VRFY": Asides._vrfy, "EXPN": Asides._expn, "ETRN": Asides._etrn, "XHOP": Asides._hop,
+        "XSESSION": Asides._session, "STARTTLS": Asides._starttls, "AUTH": Asides._auth,
+        "XCLIENT": Asides._xclient,
     }
 
     # --- what an answer does; it returns what is said to the client ---
@@ -346,10 +276,6 @@ class Server(Transfer):
             self._count_refusal(answer)
         return answer
 
-    def _count_refusal(self, answer: Reply) -> None:
-        if answer.code >= 500:
-            self._count_error()
-
     def _after_rcpt(self, event: events.Rcpt, answer: Reply | None) -> Reply:
         answer = answer or _RECIPIENT_OK
         if answer.code < 400:
@@ -369,43 +295,11 @@ class Server(Transfer):
         if len(accepted) > 1 and accepted[-2].number > rcpt.number:
             accepted.sort(key=lambda one: one.number)
 
-    def _after_verify(self, _event: Any, answer: Reply | None) -> Reply:
-        return answer or reply(252, "2.5.2", "send some mail, I will try my best")
-
-    def _after_hop(self, _event: Any, answer: Reply | None) -> Reply:
-        return answer or _NO_HOP
-
-    def _after_session(self, _event: Any, answer: Reply | None) -> Reply:
-        return answer or _NO_SESSION
-
-    def _after_tls(self, _event: Any, answer: Reply | None) -> Reply:
-        answer = answer or reply(220, "2.0.0", "go ahead")
-        if answer.code == 220:
-            self._buffer, self._at = b"", 0         # RFC 3207 section 4.2
-            self._mode = None
-        return answer
-
-    def _after_auth(self, event: events.Auth, answer: Reply | None) -> Reply:
-        answer = answer or reply(235, "2.7.0", "welcome")
-        if answer.code == 334:
-            self._mechanism = event.mechanism
-            self._mode = self._auth_line
-        self._authenticated = answer.code < 300
-        self._count_refusal(answer)
-        return answer
-
-    def _after_xclient(self, _event: Any, answer: Reply | None) -> Reply:
-        answer = answer or Reply(220, (f"{self.host} ESMTP",))
-        if answer.code == 220:
-            self._authenticated = self._extended = False
-            self._clear(START)
-        return answer
-
     _after: dict[type, Callable[..., Reply | None]] = {
-        events.Hello: _after_hello, events.Hop: _after_hop, events.Session: _after_session,
-        events.Mail: _after_mail, events.Rcpt: _after_rcpt,
+        events.Hello: _after_hello, events.Hop: Asides._after_hop,
+        events.Session: Asides._after_session, events.Mail: _after_mail, events.Rcpt: _after_rcpt,
         events.Data: Transfer._after_data, events.BodyEnd: Transfer._after_body,
-        events.BodyFile: Transfer._after_body, events.Verify: _after_verify,
-        events.StartTls: _after_tls, events.Auth: _after_auth,
-        events.Xclient: _after_xclient,
+        events.BodyFile: Transfer._after_body, events.Verify: Asides._after_verify,
+        events.Etrn: Asides._after_etrn, events.StartTls: Asides._after_tls,
+        events.Auth: Asides._after_auth, events.Xclient: Asides._after_xclient,
     }

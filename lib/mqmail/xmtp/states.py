@@ -23,7 +23,8 @@ ALLOWED = {
     "DATA": frozenset((MAIL, RCPT)),
     "BDAT": TRANSACTION,
     "XFD": frozenset((MAIL, RCPT)),
-    "RSET": _ALWAYS, "NOOP": _ALWAYS, "HELP": _ALWAYS, "VRFY": _ALWAYS,
+    "RSET": _ALWAYS, "NOOP": _ALWAYS, "HELP": _ALWAYS, "VRFY": _ALWAYS, "EXPN": _ALWAYS,
+    "ETRN": frozenset((READY,)),        # RFC 1985 section 5.1: not within a transaction
     "XHOP": frozenset((READY,)), "XSESSION": frozenset((READY,)),
     "STARTTLS": frozenset((READY,)), "AUTH": frozenset((READY,)),
     "XCLIENT": frozenset((START, READY)),
@@ -31,10 +32,9 @@ ALLOWED = {
 }
 
 # Verbs that bring no message nearer by themselves: a session may only say so many in a row.
-IDLE = frozenset(("NOOP", "HELP", "VRFY", "RSET", "HELO", "EHLO", "LHLO", "MAIL", "AUTH", "STARTTLS",
-                  "XCLIENT"))
+IDLE = frozenset(("NOOP", "HELP", "VRFY", "EXPN", "ETRN", "RSET", "HELO", "EHLO", "LHLO", "MAIL", "AUTH",
+                  "STARTTLS", "XCLIENT"))
 
 # What an extension brings; without it the verb is not offered.
 NEEDS = {"BDAT": "CHUNKING", "XFD": "XMQ", "XHOP": "XMQ", "XSESSION": "XMQ", "STARTTLS": "STARTTLS",
-         "AUTH": "AUTH",
-         "XCLIENT": "XCLIENT"}
+         "AUTH": "AUTH", "XCLIENT": "XCLIENT", "EXPN": "EXPN", "ETRN": "ETRN"}

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     begun = daemon.start("mq-send", __doc__, argv)
     loop = daemon.new_loop()
     scheduler = Scheduler(loop)
-    scheduler.start(begun.sockets[trigger.PATH])
+    scheduler.start(begun.sockets[trigger.PATH], begun.sockets[trigger.ETRN])
     gc.freeze()
     ready.announce(begun.ready)
     daemon.run_loop(loop, scheduler.stop, scheduler.reload, {"SIGALRM": scheduler.run_all})

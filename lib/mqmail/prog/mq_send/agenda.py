@@ -16,6 +16,13 @@ FRESH_PER_DUE = 5       # under load, so many new messages are begun for one tha
 ALL = ("*",)
 
 
+class Wanted(frozenset[str]):
+    """Recipients that somebody wants to be tried: hosts that are down are asked all the same, if they
+    have not been since *at* (seconds since the epoch)."""
+
+    at = 0.0
+
+
 class Agenda:
     """Ids that wait for their turn. ``next`` gives (id, place, force): *force* are the recipients that
     are due whatever the record says, ALL: all of them."""

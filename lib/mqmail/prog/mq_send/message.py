@@ -20,7 +20,7 @@ from mqmail.base import log
 from mqmail.base.failure import BadFile
 from mqmail.mail.retry import SET_BACK
 from mqmail.prog.mq_send import report
-from mqmail.prog.mq_send.agenda import ALL
+from mqmail.prog.mq_send.agenda import ALL, Wanted
 from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job, domain_of
 from mqmail.prog.mq_send.verdicts import Clock, Verdict, due, lines_for, of_reply
 from mqmail.queue import lines, store
@@ -55,6 +55,8 @@ class Message:
         self._place = place
         self._force = force
         self._forced = scheduler.forced_at if force is ALL else 0.0
+        if isinstance(force, Wanted):
+            self._forced = force.at
         self._record: Record
         self._envelope: Envelope
         self._written = 0           # octets of the record that are in the file
@@ -136,7 +138,7 @@ class Message:
         now = time.time()
         return [s for s in self._record.current() if s.kind == "pending" or s.kind == "wait" and (
             s.until <= now or s.time > now + SET_BACK
-            or force and (self._forced or s.recipient.seq in force))]
+            or force is ALL or s.recipient.seq in force)]
 
     def _jobs(self, states: list[State]) -> list[tuple[str, Job]]:
         """A job for each destination and sender, of at most 100 recipients, 1000 for ``remote``."""

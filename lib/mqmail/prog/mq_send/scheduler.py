@@ -23,6 +23,7 @@ from mqmail.net.threads import Threads
 from mqmail.prog.mq_send.agenda import Agenda
 from mqmail.prog.mq_send.job import Job, domain_of
 from mqmail.prog.mq_send.message import Message
+from mqmail.prog.mq_send.nodes import Nodes
 from mqmail.prog.mq_send.outlet import Outlet
 from mqmail.prog.mq_send.removal import Removal
 from mqmail.queue import ids, orphans, store
@@ -73,6 +74,7 @@ class Scheduler:
         self._pumping = False
         self._room_at = 0.0         # when, by the loop's clock, something may be begun again
         self._asked_to_look = False
+        self._nodes = Nodes(loop, self.disk, time.time, self._bring)
         self._clock = time.time() - loop.time()
 
     @property
@@ -85,11 +87,12 @@ class Scheduler:
         """Seconds after which the sender hears of a recipient that waits; 0: never."""
         return float(self._control.delaywarn)
 
-    def start(self, listener: unix.socket) -> None:
-        """Listen for new ids, then look through the queue."""
-        self._trigger = listener
-        self._trigger.setblocking(False)
-        self.loop.add_reader(self._trigger.fileno(), self._triggered)
+    def start(self, listener: unix.socket, etrn: unix.socket) -> None:
+        """Listen for new ids, and for domains that mail is wanted for; then look through the queue."""
+        self._trigger, self._etrn = listener, etrn
+        for sock, heard in ((listener, self._triggered), (etrn, self._asked_for)):
+            sock.setblocking(False)
+            self.loop.add_reader(sock.fileno(), heard)
         self._rescan()
         self._scan_waiting()
         self.loop.call_later(60.0, self._clean)
@@ -119,6 +122,13 @@ class Scheduler:
             if "*scan" in words:
                 self._look_soon()
         self.pump()
+
+    def _asked_for(self) -> None:
+        """ETRN: at most a datagram a turn."""
+        try:
+            self._nodes.ask(self._etrn.recv(trigger.LONGEST))
+        except OSError:
+            pass
 
     def _look_soon(self) -> None:
         """Look through ``new``: once, however many ask."""
@@ -246,7 +256,7 @@ class Scheduler:
         return None
 
     def _bring(self, messages: Iterable[tuple[str, frozenset[str]]]) -> None:
-        """What waited for a site need not wait any longer; it takes its turn as what is due does."""
+        """What waited for a site, or is wanted, waits no longer; it takes turns with what is due."""
         self._agenda.bring(messages)
         self.loop.call_soon(self.pump)
 
@@ -323,6 +333,7 @@ class Scheduler:
         self.stopping = True
         self._stopped = stopped
         self.loop.remove_reader(self._trigger.fileno())
+        self.loop.remove_reader(self._etrn.fileno())
         for outlet in self._outlets.values():
             outlet.give_up()
         self.loop.call_later(GRACE, self._rescue)
@@ -333,11 +344,12 @@ class Scheduler:
             stopped, self._stopped = self._stopped, None
             for outlet in self._outlets.values():
                 outlet.close_idle()
-            self._trigger.close()
-            try:
-                os.unlink(trigger.PATH)     # nobody waits for a dead socket's queue to empty
-            except OSError:
-                pass
+            for sock, path in ((self._trigger, trigger.PATH), (self._etrn, trigger.ETRN)):
+                sock.close()
+                try:
+                    os.unlink(path)         # nobody waits for a dead socket's queue to empty
+                except OSError:
+                    pass
             stopped()
 
     def _rescue(self) -> None:

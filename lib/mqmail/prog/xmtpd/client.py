@@ -12,11 +12,14 @@ from mqmail.xmtp.server import Limits, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
 
+    from mqmail.base.waiter import Waiter
     from mqmail.control.listeners import Listener
     from mqmail.control.optionsets import Options
     from mqmail.net.blocking import BlockingStream
+    from mqmail.net.identd import Identd
     from mqmail.prog.xmtpd.peer import Peer
     from mqmail.prog.xmtpd.settings import Settings
 
@@ -30,9 +33,13 @@ LATER = reply(451, "4.7.1", "not accepted for now by local policy, try again lat
 
 class Client:
     """*listener* is where it came to; *peer* who it is; *auth*: whether somebody can check passwords.
-    *ucspi_tls* hands STARTTLS to whoever started us: it returns the stream, version and cipher."""
+    *ucspi_tls* hands STARTTLS to whoever started us: it returns the stream, version and cipher. *identd*
+    asks the client's host who it is; ``ident`` is what that says, to be shown and not believed."""
 
     ucspi_tls: Callable[[], tuple[BlockingStream, str, str]] | None = None
+    identd: Identd | None = None
+    ident = ""
+    _who: Waiter | None = None
 
     def __init__(self, settings: Settings, listener: Listener, peer: Peer, session: str,
                  auth: bool = False) -> None:
@@ -52,6 +59,8 @@ class Client:
         """The client is *peer*: now, or as a proxy or filter says. What was known of another is
         forgotten; TLS version and cipher are those of the connection all the same."""
         self.peer = peer
+        if self._who is not None or self.ident != peer.ident:
+            self.ident, self._who = peer.ident, None
         facts = self.facts
         facts.options = self._connect_set = self._session_set = self._message_set = self.listener.options
         facts.login = facts.mechanism = facts.certificate = facts.verb = facts.helo = ""
@@ -66,6 +75,19 @@ class Client:
             action = REJECT if peer.refusal.code >= 500 else DEFER
             facts.said["connect"] = Verdict(action, peer.refusal, "rblsmtpd")
         self.offer()
+
+    def ask_who(self, sock: socket | None) -> None:
+        """Ask the host at the other end of *sock*, if the place's option set wants it; nobody waits."""
+        seconds, facts = self.options.ident, self.facts
+        if seconds and self.identd is not None and sock is not None and facts.ip and not facts.proxy:
+            self._who = self.identd.ask(sock, seconds)
+
+    async def know_who(self) -> None:
+        """Wait for the answer, before a message."""
+        who, self._who = self._who, None
+        if who is not None:
+            self.ident, self._via = await who, {}
+            self.log("ident", user=self.ident)
 
     def offer(self) -> None:
         """Let the core offer and allow what holds now."""
@@ -85,6 +107,9 @@ class Client:
             found.append(f"AUTH {' '.join(self.mechanisms)}")
         if options.prdr and self.kind == "smtp":
             found.append("PRDR")
+        if options.etrn and self.kind == "smtp":
+            found.append("ETRN")
+        found += [word for word, told in (("VRFY", options.vrfy), ("EXPN", options.expn)) if told]
         if self.may_be_another:
             found.append(XCLIENT)
         return found
@@ -158,6 +183,17 @@ class Client:
             self.offer()
         return said
 
+    def change_set(self, name: str) -> None:
+        """This one holds from now on as if the place had it; "": all stays."""
+        if name:
+            self._connect_set = self._session_set = self._message_set = name
+            self.use_set(name)
+
+    @property
+    def place_options(self) -> Options:
+        """What the place or the client's address gives, whatever set is had for a HELO name."""
+        return self.settings.options(self.facts.role, self._connect_set)
+
     def use_set(self, name: str) -> None:
         """This option set is in force now."""
         if self.facts.options != name:
@@ -181,7 +217,7 @@ class Client:
             found = {"proto": proto, "ip": facts.ip or "unknown", "helo": facts.helo}
             if facts.tls:
                 found["tls"] = f"{facts.tls}:{facts.cipher}"
-            found.update(auth=facts.login, cert=facts.certificate)
+            found.update(auth=facts.login, cert=facts.certificate, ident=self.ident)
         return {**found, "relay": "1" if relay else "", "session": facts.session}
 
     def log(self, kind: str, **facts: object) -> None:

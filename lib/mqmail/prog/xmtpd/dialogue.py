@@ -14,8 +14,8 @@ from mqmail.base.failure import BadFile
 from mqmail.control.loginnames import fold
 from mqmail.policy.verdict import REJECT
 from mqmail.prog.xmtpd.client import TLS_FIRST, reply_of, shown
-from mqmail.prog.xmtpd.message import Message
 from mqmail.prog.xmtpd.peer import Peer, plain_ip
+from mqmail.prog.xmtpd.queries import Queries
 from mqmail.queue import ids
 from mqmail.xmtp import events
 from mqmail.xmtp.reply import Reply, reply
@@ -55,7 +55,7 @@ class SessionIds:
         return ids.make(self._last, 0)[:11]
 
 
-class Dialogue(Message):
+class Dialogue(Queries):
     """The handler of one session (net/converse.py). Without a *resolver* all recipients are taken.
     *auth* makes the session's talk to mq-auth; without it AUTH is not offered."""
 
@@ -103,6 +103,7 @@ class Dialogue(Message):
         facts.said.pop("helo", None)
         self._session_set = self._connect_set
         self.forget_message()
+        self.change_set(self.place_options.tlsset)
         self.offer()
 
     def tell_of_client(self) -> None:
@@ -136,15 +137,10 @@ class Dialogue(Message):
         if kind in (events.BodyFailed, events.Reset, events.Quit):
             self._drop(kind)
             return None
-        if kind is events.Mail:
-            return self._mail(event)
-        if kind is events.Hello:
-            return self._hello(event)
-        if kind is events.Auth:
-            return self._authenticate(event)
-        if kind is events.Xclient:
-            return self._xclient(event)
-        self._start_tls(event) if kind is events.StartTls else self.server.answer(event)
+        handler = self._handlers.get(kind)
+        if handler is not None:
+            return handler(self, event)
+        self.server.answer(event)
         return None
 
     def _drop(self, kind: type) -> None:
@@ -181,7 +177,7 @@ class Dialogue(Message):
             self.server.answer(event, answer)
             return None
         self.facts.sender, self.facts.size, self.facts.utf8 = event.sender, event.size, event.utf8
-        if self.settings.stages.has("mail"):
+        if self.settings.stages.has("mail") or self._who is not None:
             return self._judge_mail(event)
         self.server.answer(event, self.rewrite_sender(event))
         return None
@@ -189,6 +185,8 @@ class Dialogue(Message):
     async def _judge_mail(self, event: events.Mail) -> None:
         """What is said against it waits for RCPT; a client that may say who it is hears it now: it is
         mail of ours, and no postmaster is to be reached by it."""
+        if self._who is not None:
+            await self.know_who()
         said = await self.judge("mail")
         answer = None
         if said is not None and said.action == REJECT and self.facts.login:
@@ -201,13 +199,21 @@ class Dialogue(Message):
         """What must come before MAIL. What the listener or the client's address asks for holds whatever
         set is had for a HELO name, which anybody may say."""
         facts = self.facts
-        answer = self.lacks(self.options) \
-            or self.lacks(self.settings.options(facts.role, self._connect_set))
+        answer = self.lacks(self.options) or self.lacks(self.place_options)
         if answer is not None or self.peer.local:
             return answer
         if facts.role in ("submission", "submissions") and not (facts.login or self.may_relay):
             return _AUTH_FIRST
         return None
+
+    async def _verify(self, event: events.Verify) -> None:
+        self.server.answer(event, await self.look_up(event))
+
+    def _etrn(self, event: events.Etrn) -> None:
+        answer = self._wants_first() or self.start_queue(event)
+        self.log("etrn", ip=self.facts.ip, login=self.facts.login, node=event.node,
+                 said=answer.said() if answer else "started")
+        self.server.answer(event, answer)
 
     def _start_tls(self, event: events.StartTls) -> None:
         """One session reads certificate and key now: who cannot have TLS may go on without."""
@@ -232,6 +238,7 @@ class Dialogue(Message):
             return self.server.close(answer)
         if answer.code == 235:
             self.log("authenticated", ip=facts.ip, login=facts.login, mechanism=facts.mechanism)
+            self.change_set(self.place_options.loginset)
             self.offer()
         elif answer.code >= 400:
             self.log("auth_refused", ip=facts.ip, mechanism=event.mechanism, said=answer.said())
@@ -263,6 +270,8 @@ class Dialogue(Message):
         self.meet(Peer(ip=ip, host=host, port=int(port or 0)))
         facts.proxy, facts.login = proxy, fold(found.get("login", ""))
         facts.helo = found.get("helo", helo)
+        if facts.login:
+            self.change_set(self.place_options.loginset)
         self.offer()
         self.forget_message()
         self.log("xclient", ip=ip, host=host, proxy=proxy, login=facts.login)
@@ -270,6 +279,11 @@ class Dialogue(Message):
         if answer is not None:
             return self.server.close(answer)
         return self.server.answer(event, greeting(self.settings, self.kind))
+
+    _handlers: dict[type, Callable[..., Awaitable[None] | None]] = {
+        events.Mail: _mail, events.Hello: _hello, events.Auth: _authenticate, events.Xclient: _xclient,
+        events.Verify: _verify, events.Etrn: _etrn, events.StartTls: _start_tls,
+    }
 
 
 def _is_port(text: str) -> bool:

@@ -12,6 +12,7 @@ from mqmail.control.hosts import parse_listener, split_port
 from mqmail.control.listeners import Listener
 from mqmail.control.verify import unknown_destinations
 from mqmail.net import daemon
+from mqmail.net.identd import Identd
 from mqmail.net.owner import as_owner, give_up_root, import_late, owner_of
 from mqmail.net.service import Service
 from mqmail.net.stream import Deadlines, connect_unix
@@ -64,7 +65,7 @@ class Parent:
 
     def __init__(self, options: Options) -> None:
         self._follows = "" in options.listen        # control/listeners says where to listen
-        self._other = Listener(role=options.role or "mx", options=options.set)
+        self._other = options.listener()
         self._explicit: dict[str, Listener] = {}
         with as_owner(owner_of(".")):       # keys too: it has to read them when we are told to reload
             self.settings = self._load(None)
@@ -122,7 +123,7 @@ def _address(text: str, like: Listener) -> Listener:
             address, port = parse_listener(text)
     except ValueError as error:
         raise Usage(f"--listen {error}") from None
-    return Listener(address, port, "", like.role, like.options)
+    return like.at(address, port)
 
 
 class Worker:
@@ -142,6 +143,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop = daemon.new_loop()
         self._deadlines = Deadlines(self._loop)
         name = self._parent.settings.control.me
+        self._identd = Identd(self._loop, self._deadlines)
         self._tools = Services(self._connect, name, self._loop, self._deadlines)
         watch = self._watch = inflow.Watch(self._loop, self._parent.settings.control)
         self._tools.inflow = inflow.make(self._parent.together, self._number, self._loop, watch)
@@ -202,6 +204,8 @@ class Worker:
     def _session(self, stream: Stream, line: Listener) -> tuple[Server, Dialogue, Callable[[str], None]]:
         handler = Dialogue(self._settings, line, peer.of_socket(stream.sock), self._ids.make(),
                            self._resolver, self._pool, self._tools.auth)
+        if handler.options.ident:
+            handler.identd = self._identd
         name, sessions = share_of(line, handler.options, self._lines.values())
         if self._shares.full(name, sessions, self._settings.control.concurrencyincoming):
             handler.server.close(_BUSY)

@@ -194,7 +194,7 @@ class Message(Recipients):
             parameters.append(f"RET={mail.ret.upper()}")
         if mail.envid:
             parameters.append(f"ENVID={xtext.encode(mail.envid)}")
-        recipients = [(self.address_of(rcpt), self._words(rcpt)) for rcpt in self.server.accepted
+        recipients = [(self.path_of(rcpt), self._words(rcpt)) for rcpt in self.server.accepted
                       if not self._is_left_out(rcpt)]
         return Transaction(self.sender(), recipients, parameters, EAGER)
 

@@ -10,6 +10,7 @@ from mqmail.base import unix
 from mqmail.base.failure import Temporary
 from mqmail.base.value import value
 from mqmail.control.networks import ip_text, parse_ip
+from mqmail.xmtp.ident import vetted
 from mqmail.xmtp.reply import Reply, reply
 
 TYPE_CHECKING = False
@@ -24,7 +25,8 @@ _SUFFIX = frozenset(chr(c) for c in range(33, 127) if chr(c) not in '"(),:;<>[\\
 class Peer:
     """*ip* "" when there is none; *host* its name if somebody looked it up; *uid* of a local user.
     *relay*: may send to other domains. *suffix* goes behind each recipient (RELAYCLIENT). *refusal*
-    answers every RCPT (RBLSMTPD). *databytes* None: as the control file says."""
+    answers every RCPT (RBLSMTPD). *databytes* None: as the control file says. *ident*: who it is by its
+    own host's word (RFC 1413)."""
 
     ip: str = ""
     host: str = ""
@@ -35,6 +37,7 @@ class Peer:
     refusal: Reply | None = None
     databytes: int | None = None
     port: int = 0
+    ident: str = ""
 
 
 def local_user() -> Peer:
@@ -52,7 +55,8 @@ def of_environment(environ: Mapping[str, str], fd: int) -> Peer:
         uid = environ.get("UNIXREMOTEEUID") or environ.get("IPCREMOTEEUID") or ""
         found = Peer(local=True, uid=uid, relay=True)
     else:
-        found = Peer(ip=_remote_ip(environ, protocol), host=environ.get("TCPREMOTEHOST", ""))
+        found = Peer(ip=_remote_ip(environ, protocol), host=environ.get("TCPREMOTEHOST", ""),
+                     ident=vetted(environ.get("TCPREMOTEINFO", "")))
     return _with_orders(found, environ)
 
 
@@ -70,7 +74,8 @@ def _with_orders(peer: Peer, environ: Mapping[str, str]) -> Peer:
     if not _SUFFIX.issuperset(suffix):
         raise Temporary(f"RELAYCLIENT {suffix!a} cannot end an address")
     return Peer(peer.ip, peer.host, peer.local, peer.uid, peer.relay or "RELAYCLIENT" in environ, suffix,
-                _refusal(environ.get("RBLSMTPD", "")), _databytes(environ.get("DATABYTES")), peer.port)
+                _refusal(environ.get("RBLSMTPD", "")), _databytes(environ.get("DATABYTES")), peer.port,
+                peer.ident)
 
 
 def _refusal(text: str) -> Reply | None:

@@ -144,6 +144,12 @@ class Recipients(Rewriting):
         address = self.recipient_of(rcpt)
         return parse_address(address + self.peer.suffix) if self.peer.suffix else address
 
+    def path_of(self, rcpt: events.Rcpt) -> str:
+        """For mq-queue, with the destination that the listener gives. mq-resolve is asked without: who
+        may send to whom does not hang on it."""
+        given = self.listener.destination
+        return f"@{given}:{self.address_of(rcpt)}" if given else self.address_of(rcpt)
+
     def parameters(self, relay: bool) -> list[str]:
         """MAIL's, as far as mq-resolve and mq-queue both want them."""
         mail = self.server.mail

@@ -57,6 +57,10 @@ class Rewriting(Client):
             found = self._new_recipients[rcpt.number] = self._rewritten(rcpt.address, "to")
         return found
 
+    def rewritten_recipient(self, address: str) -> str:
+        """What would become of it in a message. Raises BadFile."""
+        return self._rewritten(address, "to") if ENVELOPE_RECIPIENT in self.options.rewrite else address
+
     def _rewritten(self, old: str, tag: str) -> str:
         new = self.settings.rewriter().rewrite(old, tag)
         if new != old:

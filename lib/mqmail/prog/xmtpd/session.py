@@ -56,6 +56,8 @@ class Session(Conversation):
         if dialogue.listener.proxy.contains(dialogue.facts.ip) and not await self._meet_client():
             return "closed"
         dialogue.tell_of_client()
+        if dialogue.options.ident and not self._server.closed:
+            dialogue.ask_who(self.stream.sock)
         if self._is_to_shake_hands:
             if self._server.closed:
                 return self._hang_up()

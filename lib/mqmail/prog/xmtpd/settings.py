@@ -5,7 +5,7 @@ from __future__ import annotations
 from mqmail.base import log
 from mqmail.base.failure import BadFile
 from mqmail.control import reader
-from mqmail.control.listeners import unmet
+from mqmail.control.listeners import given_destinations, unknown_destinations, unmet
 from mqmail.control.optionsets import ROLES
 from mqmail.policy import known
 from mqmail.policy.stages import Stages
@@ -91,6 +91,9 @@ class Settings:
         sets = self.control.optionsets
         for text in unmet("control/listeners", listeners, sets, has_tls or self.has_tls):
             raise BadFile(text)
+        if given_destinations(listeners):
+            for text in unknown_destinations("control/listeners", listeners, self.control.destinations):
+                raise BadFile(text)
 
 
 def load(services: Services | None = None, old: Settings | None = None,

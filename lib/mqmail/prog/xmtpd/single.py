@@ -12,7 +12,6 @@ from mqmail.base import homes, unix
 from mqmail.base.failure import EXIT_TEMPORARY, Failure
 from mqmail.base.waiter import run
 from mqmail.control import loglevels, reader
-from mqmail.control.listeners import Listener
 from mqmail.net.blocking import BlockingStream, over_socket
 from mqmail.prog.xmtpd import dialogue, pool, resolver, settings, ucspi
 from mqmail.prog.xmtpd.peer import Peer, local_user, of_environment
@@ -22,6 +21,7 @@ from mqmail.xmtp.reply import reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from mqmail.control.listeners import Listener
     from mqmail.prog.xmtpd import Options
 
 _TROUBLE = reply(421, "4.3.0", "internal trouble, try again later")
@@ -41,7 +41,7 @@ def serve(options: Options) -> int:
         loglevels.obey()
         services = Services(_connect, me)
         found = settings.load(None if options.local else services)
-        listener = Listener(role=options.role or "mx", options=options.set)
+        listener = options.listener()
         found.check_listeners([listener], ucspi.has_tls(os.environ))
         peer = local_user() if options.local else of_environment(os.environ, 0)
     except (Failure, OSError):

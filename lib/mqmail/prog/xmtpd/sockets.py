@@ -121,5 +121,4 @@ def place_of(sock: socket) -> Listener:
 
 
 def _like(other: Listener, place: Listener) -> Listener:
-    return Listener(place.address, place.port, place.path, other.role, other.options, other.proxy,
-                    other.xclient)
+    return other.at(place.address, place.port, place.path)
