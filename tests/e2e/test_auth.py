@@ -281,6 +281,7 @@ def test_a_new_password_counts_at_once_and_a_bad_file_never(service):
     path = service.home / "control/passwd"
     with path.open("a") as file:
         file.write("junk\n")
+    os.utime(path, (1e9, 1e9))          # it has been so for long
     assert service.connect().plain("bob", "other")[:3] == "235"
     assert "control/passwd+20line+203" in service.daemon.wait_for("event=reload_failed")
     done = run("mq-passwd", "--home", str(service.home), "bob", text=b"x\n", check=False)

@@ -82,6 +82,14 @@ def test_an_account_that_is_guessed_at_waits_but_not_where_its_owner_is():
     assert fail(one, THERE, "bob", 1) == 1
 
 
+def test_the_account_alone_counts_for_clients_without_an_address():
+    guard = Guard()
+    guard.success("", "alice")          # a local user: all of them would be her
+    tried = [guard.begin_address("", T) and guard.begin_account("", "alice", T) for _ in range(50)]
+    assert tried == [True] * 30 + [False] * 20
+    assert guard.known() == {}
+
+
 def test_at_a_host_that_many_share_each_account_counts_alone():
     one = Guard(Rules(3.0, 60.0), Rules(5.0, 60.0))
     one.shared = parse_networks(["192.0.2.0/24"], "")

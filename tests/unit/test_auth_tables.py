@@ -15,9 +15,11 @@ from mqmail.control.passwd import Entry, Scrypt
 from mqmail.policy.facts import Facts
 from mqmail.policy.senders import Senders
 from mqmail.policy.verdict import NO_OPINION, REJECT
+from mqmail.prog import mq_auth
 from mqmail.xmtp.scram import stored_keys
 
 ME = "mail.example.org"
+NOW = 1_700_000_000.0
 SMALL = "$scrypt$ln=4,r=8,p=1$c2FsdA==$MDEyMzQ1Njc4OWFiY2RlZg=="
 KEYS = "SCRAM-SHA-256$4096:c2FsdA==$" + "A" * 43 + "=:" + "B" * 42 + "A="
 
@@ -240,3 +242,10 @@ def test_limits():
 def test_bad_limits(text, why):
     with pytest.raises(BadFile, match=why):
         read(accountlimits, text)
+
+
+@pytest.mark.parametrize(("mark", "half"), [
+    ((7, 10, int((NOW - 1) * 1e9)), True), ((7, 10, int((NOW - 3) * 1e9)), False),
+    ((7, 10, int((NOW + 9) * 1e9)), False), ((8, 10, int((NOW - 1) * 1e9)), False), ((), False)])
+def test_a_file_that_is_being_written_where_it_lies_is_left_alone(mark, half):
+    assert mq_auth.may_be_half(mark, (7, 200, int((NOW - 1000) * 1e9)), NOW) == half

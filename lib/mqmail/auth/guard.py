@@ -108,7 +108,8 @@ class Guard:
     def begin_account(self, ip: str, account: str, now: float) -> bool:
         """It is one for *account*. False: it must not go on."""
         key = self._account(ip, account)
-        hindered = key != account or network_of(ip) not in self._known.get(account, ())
+        network = network_of(ip)
+        hindered = key != account or not network or network not in self._known.get(account, ())
         if hindered and self._accounts.full(key, now):
             return False
         self._accounts.add(key, 1.0, now)
@@ -123,10 +124,12 @@ class Guard:
             self._accounts.add(self._account(ip, account), -1.0, now)
 
     def success(self, ip: str, account: str) -> None:
-        """Remember where the account's owner is (an address or network), of no account so much that
-        others are forgotten."""
-        networks = self._known.pop(account, {})
+        """Remember where the account's owner is (an address or network, and nothing of a client without
+        one), of no account so much that others are forgotten."""
         network = network_of(ip)
+        if not network:
+            return
+        networks = self._known.pop(account, {})
         networks.pop(network, None)
         for full, most in ((self._known, MOST_KEYS), (networks, MOST_NETWORKS)):
             if len(full) >= most:

@@ -54,6 +54,7 @@ SOCKET = "run/auth.sock"
 PASSWD = "control/passwd"
 CONTROL = ("me", "authbackends", "passwd", "accountlimits", "injectors", "webmailhosts")
 _SILENCE = 600.0        # seconds that a session may be silent
+_SETTLED = 2.0          # seconds after which nobody is writing a file any more
 _LIMITS = Limits(errors=1000000, idle=0)
 _NO_MAIL = reply(502, "5.5.1", "no mail is taken here: XSESSION and AUTH only")
 _BAD_FACTS = reply(501, "5.5.4", "XSESSION wants facts")
@@ -117,9 +118,10 @@ class Logins:
         former.close()
 
     def look_again(self) -> None:
-        """mq-passwd needs tell nobody: a new file counts at once. One with a mistake is not taken."""
+        """mq-passwd needs tell nobody: a new file counts at once, one that is changed where it lies when
+        nobody is writing it. One with a mistake is not taken."""
         mark = _mark()
-        if mark == self._passwd:
+        if mark == self._passwd or may_be_half(mark, self._passwd, time.time()):
             return
         self._passwd = mark
         try:
@@ -145,6 +147,12 @@ def _mark() -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode
+
+
+def may_be_half(mark: tuple[int, ...], former: tuple[int, ...], now: float) -> bool:
+    """Whether the file that was *former* and is *mark* (st_ino, size, st_mtime_ns ...) is just being
+    written where it lies: logins may be missing."""
+    return mark[:1] == former[:1] and 0.0 <= now - mark[2] / 1e9 < _SETTLED
 
 
 class Session:
