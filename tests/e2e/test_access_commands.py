@@ -139,6 +139,16 @@ def test_no_temporary_file_stays(site):
     assert sorted(os.listdir(site.path / "control")) == sorted([*before, "access.cdb"])
 
 
+def test_an_option_set_that_is_not_there_or_opens_too_much_is_a_mistake(site):
+    site.control(optionsets="open relay=yes\n")
+    for text, why in (("Connect:192.0.2.1 OK\nTo:x@ set:nowhere OK\n", "there is no option set nowhere"),
+                      ("\nFrom:x@far.example set:open\n", "set:open has relay=yes, and anybody can write")):
+        done = site.run("mq-makemap", "access", "-", text=text.encode(), check=False)
+        assert done.returncode == 111
+        assert done.stderr.startswith(f"mq-makemap: standard input line 2: {why}".encode())
+    site.run("mq-makemap", "access", "-", text=b"To:x@ set:open OK\n")
+
+
 def test_only_tables_that_may_have_other_forms(site):
     assert site.run("mq-makemap", "locals", "-", check=False).returncode == 100
 

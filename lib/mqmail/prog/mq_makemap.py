@@ -24,7 +24,7 @@ from mqmail.base.failure import BadFile, Temporary, Usage
 from mqmail.base.files import read_bounded, read_fd_bounded, sync_directory, write_all
 from mqmail.base.program import describe
 from mqmail.control import lines, reader
-from mqmail.control.access import parse_access
+from mqmail.control.access import parse_access, unknown_sets
 from mqmail.control.rewrite import parse_rewrite
 from mqmail.net import daemon
 from mqmail.net.owner import become_owner, owner_of
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 PARSERS = {"access": parse_access, "rewrite": parse_rewrite}
 LARGEST = 1 << 30       # bytes of a FILE
+STDIN = "standard input"
 
 
 def main(argv: list[str]) -> int:
@@ -57,10 +58,19 @@ def main(argv: list[str]) -> int:
     if found["--delete"]:
         _delete(path)
         return 0
-    table = lines.parse(str(found["FILE"]), data, PARSERS[name], "")
+    source = STDIN if found["FILE"] == "-" else str(found["FILE"])
+    table = lines.parse(source, data, PARSERS[name], "")
+    if name == "access":
+        _check_sets(source, table)
     _write(path, form, table)
     write_all(1, f"{path}: {len(table.entries)} entries\n".encode())
     return 0
+
+
+def _check_sets(source: str, table: Access) -> None:
+    """Nobody would look for the option sets of *table* before a client is concerned."""
+    for text in unknown_sets(source, table, reader.load(".", ["optionsets"]).optionsets):
+        raise BadFile(text)
 
 
 def _read(name: str) -> bytes:
@@ -68,13 +78,13 @@ def _read(name: str) -> bytes:
     if name != "-":
         return read_bounded(name, LARGEST)
     if files.is_regular(os.fstat(0).st_mode):
-        return read_fd_bounded(0, "standard input", LARGEST)
+        return read_fd_bounded(0, STDIN, LARGEST)
     pieces, size = [], 0
     while piece := os.read(0, 1 << 20):
         pieces.append(piece)
         size += len(piece)
         if size > LARGEST:
-            raise BadFile(f"standard input: larger than {LARGEST} bytes")
+            raise BadFile(f"{STDIN}: larger than {LARGEST} bytes")
     return b"".join(pieces)
 
 
