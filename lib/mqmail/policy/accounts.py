@@ -5,7 +5,7 @@ the session's end, it hears how many recipients were refused for good."""
 from __future__ import annotations
 
 from mqmail.policy.stages import Check
-from mqmail.policy.verdict import LIMIT, NO_OPINION, REJECT, Verdict
+from mqmail.policy.verdict import LIMIT, NO_OPINION, Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mqmail.xmtp.reply import Reply
 
     class Book(Protocol):
-        """Who counts: None if so many more may be sent, else what to say."""
+        """Who counts: None if so many more may be sent, else what to say, 4yz."""
 
         async def ask(self, facts: Facts, **counts: int) -> Reply | None: ...
 
@@ -41,7 +41,7 @@ class Accounts(Check):
         said = await self._book.ask(facts, **{self._kind: 1}, **take_refused(facts))
         if said is None:
             return NO_OPINION
-        return Verdict(LIMIT if said.code < 500 else REJECT, said, why="account limit")
+        return Verdict(LIMIT, said, why="account limit")
 
 
 def note_refused(facts: Facts, answer: Reply) -> None:

@@ -129,7 +129,7 @@ class AccountBook:
 
     async def ask(self, facts: Facts, **counts: int) -> Reply | None:
         """None when the login of *facts* may send so many more *messages*, *recipients*; else what to
-        say. *refused*: so many recipients were refused for good."""
+        say, 4yz. *refused*: so many recipients were refused for good."""
         said = xtext.facts({"login": facts.login, "ip": facts.ip, "session": facts.session, **counts})
         session = await self._take()
         if session is None:
@@ -142,7 +142,7 @@ class AccountBook:
             self._idle.append(session)
         else:
             session.close()
-        return None if answer.code < 300 else answer if answer.code < 500 else _NOT_ASKED
+        return None if answer.code < 300 else answer if 400 <= answer.code < 500 else _NOT_ASKED
 
     def tell_refused(self, facts: Facts) -> None:
         """When a session has ended: what has not been told. Under the event loop nobody waits."""
