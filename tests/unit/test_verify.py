@@ -142,7 +142,15 @@ def test_trouble(said, trouble, action, capfd):
     found = desk.look()
     assert found.action == action
     assert found.reply is None or found.reply.said().startswith("451 4.4.3 ")
-    assert "event=verify_failed" in capfd.readouterr().err
+    why = "connection+20closed+20" if said is CLOSE else said.split()[0]
+    [line] = [line for line in capfd.readouterr().err.splitlines() if "event=verify_failed" in line]
+    assert f" said={why}" in line
+
+
+def test_the_log_says_why_it_cannot_be_asked(capfd):
+    desk = Desk(lambda argument: GOOD, destination="unix:none.sock")
+    assert desk.look().action == DEFER
+    assert " said=No+20such+20file+20or+20directory" in capfd.readouterr().err
 
 
 def test_a_service_that_is_away_is_left_alone_for_a_moment():

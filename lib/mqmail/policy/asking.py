@@ -35,16 +35,16 @@ class Asker:
         self._name = name
         self._idle: dict[Destination, list[Session]] = {}
 
-    async def ask(self, service: Destination, address: str, timeout: float) -> Reply | None:
-        """What *service* says to RCPT for *address*, by the null sender; None when it does not answer
-        within *timeout* seconds for each step, or wants no mail at all."""
-        session = self._take(service)
-        if session is not None:
-            answer = await self._carry_out(session, service, address)
-            if answer is not None or session.expired or not session.broken:
+    async def ask(self, service: Destination, address: str, timeout: float) -> Reply | str:
+        """What *service* says to RCPT for *address*, by the null sender; if it does not answer within
+        *timeout* seconds for each step, or wants no mail at all, words why."""
+        kept = self._take(service)
+        if kept is not None:
+            answer = await self._carry_out(kept, service, address)
+            if not isinstance(answer, str) or kept.expired or not kept.broken:
                 return answer       # a session that was closed while it was idle is no answer
         session = await self._open(service, timeout)
-        return None if session is None else await self._carry_out(session, service, address)
+        return session if isinstance(session, str) else await self._carry_out(session, service, address)
 
     def _take(self, service: Destination) -> Session | None:
         idle = self._idle.get(service, [])
@@ -55,20 +55,22 @@ class Asker:
             session.close()
         return None
 
-    async def _carry_out(self, session: Session, service: Destination, address: str) -> Reply | None:
+    async def _carry_out(self, session: Session, service: Destination, address: str) -> Reply | str:
         parameters = ["SMTPUTF8"] if needs_utf8(address) and "SMTPUTF8" in session.features else []
         transaction = Transaction("", [(address, ())], parameters, ASK)
         try:
             await session.ask([transaction])
-        except ValueError:          # it does not fit into a command
+        except ValueError:
             session.close()
-            return None
+            return "the address does not fit into a command"
         idle = self._idle.setdefault(service, [])
         if not session.broken and len(idle) < MOST_IDLE:
             idle.append(session)
         else:
             session.close()
-        return None if transaction.refused is not None else transaction.verdicts[0]
+        if transaction.refused is not None:
+            return transaction.refused.said()
+        return transaction.verdicts[0] or session.broken
 
     def _leave_former(self, service: Destination) -> None:
         """The sessions to where a destination was before it became *service* are over."""
@@ -76,14 +78,14 @@ class Asker:
             for session in self._idle.pop(former):
                 session.close()
 
-    async def _open(self, service: Destination, timeout: float) -> Session | None:
+    async def _open(self, service: Destination, timeout: float) -> Session | str:
         self._leave_former(service)
         try:
             stream = await self._connect(service, timeout)
-        except (OSError, Expired):
-            return None
+        except (OSError, Expired) as error:
+            return getattr(error, "strerror", "") or str(error) or "no connection in time"
         session = Session(stream, "lmtp", self._name, timeout, _MOST_LINES)
-        return session if await session.open() else None
+        return session if await session.open() else session.broken
 
     async def _connect(self, service: Destination, timeout: float) -> Stream | BlockingStream:
         services = self._services

@@ -81,7 +81,7 @@ class Verified(Check):
     stage = "rcpt"
 
     def __init__(self, domains: Verify, destinations: Destinations, memory: Memory,
-                 ask: Callable[..., Awaitable[Reply | None]]) -> None:
+                 ask: Callable[..., Awaitable[Reply | str]]) -> None:
         self._domains = domains
         self._destinations = destinations
         self._memory = memory
@@ -104,15 +104,19 @@ class Verified(Check):
 
     async def _look(self, facts: Facts, wanted: Verification, key: Key) -> Verdict:
         answer = await self._ask(key[0], facts.recipient, float(wanted.timeout))
-        if answer is None:
+        if isinstance(answer, str):
             self._memory.failed(key[0])
-        if answer is None or 400 <= answer.code < 500 or answer.code in _OURS:
-            log.event("verify_failed", session=facts.session, destination=wanted.destination,
-                      recipient=facts.recipient, said=answer.said()[:_LONGEST_TEXT] if answer else "")
-            return _trouble(facts, wanted)
+            return self._unknown(facts, wanted, answer)
+        if 400 <= answer.code < 500 or answer.code in _OURS:
+            return self._unknown(facts, wanted, answer.said())
         refusal = answer if answer.code >= 500 and not _is_elsewhere(answer) else None
         self._memory.learn(key, refusal)
         return _verdict(facts, wanted, refusal)
+
+    def _unknown(self, facts: Facts, wanted: Verification, why: str) -> Verdict:
+        log.event("verify_failed", session=facts.session, destination=wanted.destination,
+                  recipient=facts.recipient, said=why[:_LONGEST_TEXT])
+        return _trouble(facts, wanted)
 
 
 def _is_elsewhere(answer: Reply) -> bool:
