@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-FRESH_PER_DUE = 5       # under load, so many new messages are begun for one that waited (SPEC 004.048)
+FRESH_PER_DUE = 5       # under load, so many new messages are begun for one that waited
 ALL = ("*",)
 
 

@@ -96,7 +96,7 @@ class Traffic:
         return until
 
     def _sweep(self) -> None:
-        """Put off together what waits for a site that went down (SPEC 004.063)."""
+        """Put off together what waits for a site that went down."""
         self._sweeping_soon = False
         for job in self._turns.jobs():
             self.put_off_down(job)
