@@ -141,8 +141,9 @@ def test_no_temporary_file_stays(site):
 
 def test_an_option_set_that_is_not_there_or_opens_too_much_is_a_mistake(site):
     site.control(optionsets="open relay=yes\n")
-    for text, why in (("Connect:192.0.2.1 OK\nTo:x@ set:nowhere OK\n", "there is no option set nowhere"),
-                      ("\nFrom:x@far.example set:open\n", "set:open has relay=yes, and anybody can write")):
+    for text, why in (
+            ("Connect:192.0.2.1 OK\nTo:x@ set:nowhere OK\n", "there is no option set nowhere"),
+            ("\nFrom:x@far.example set:open\n", "set:open has relay=yes, and anybody can write")):
         done = site.run("mq-makemap", "access", "-", text=text.encode(), check=False)
         assert done.returncode == 111
         assert done.stderr.startswith(f"mq-makemap: standard input line 2: {why}".encode())

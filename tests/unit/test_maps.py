@@ -225,14 +225,27 @@ def test_a_file_that_cannot_be_looked_at_is_there_all_the_same():
     assert trouble() == f"{CDB}: Too many levels of symbolic links"
 
 
+def test_nobody_who_is_in_the_middle_of_a_message_misses_what_is_in_a_file_that_has_become_bad():
+    make_cdb({"a": "1"})
+    found = maps()
+    with open(CDB, "wb") as file:
+        file.write(b"x")
+    with pytest.raises(BadFile):
+        found.refresh()                 # for another message
+    with pytest.raises(BadFile):
+        found.get("a")
+    make_cdb({"a": "2"})
+    assert found.get("a") == ("2", CDB)
+
+
 def test_a_file_that_came_together_with_a_bad_one_is_used_when_that_is_gone():
     found = maps()
     make_cdb({"a": "cdb", "#words": "from"})
     with open(SQLITE, "w", encoding="ascii") as file:
         file.write("no database")
-    with pytest.raises(BadFile):
-        found.refresh()
-    assert found.get("a") is None
+    for look in (found.refresh, lambda: found.get("a")):
+        with pytest.raises(BadFile):
+            look()
     os.unlink(SQLITE)
     assert found.refresh() == {"from"}
     assert found.get("a") == ("cdb", CDB)

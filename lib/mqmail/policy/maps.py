@@ -48,7 +48,10 @@ class Files:
             self.words = frozenset().union(*[file.words for file in self._files])
 
     def get(self, key: str) -> tuple[str, str] | None:
-        """(value, path) of *key*; None without one. Raises BadFile."""
+        """(value, path) of *key*; None without one. Raises BadFile, also for a file that has turned out
+        to be bad since somebody has looked for new ones."""
+        if self._open is None:
+            self.refresh()
         for file in self._open or ():
             found = file.table.get(key)     # type: ignore[union-attr]
             if found is not None:
