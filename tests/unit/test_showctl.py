@@ -208,11 +208,13 @@ def test_check_names_what_this_host_lacks(home):
 
 
 def test_check_names_hooks_and_tables_that_cannot_be_used(home, tmp_path):
-    write(home, **{"access.cdb": "x",
+    write(home, **{"access.cdb": "x", "rewrite.sqlite": "no database", "optionsets": "mx rewrite=all\n",
                    "hooks.py": f"open('{tmp_path}/it-was-run', 'w')\ndef rcpt(session)\n"})
     assert [text[:40] for text in check(home)] == [
-        "control/hooks.py line 2: SyntaxError: ex", "control/access.cdb: no whole cdb file (i"]
-    (home / "control/access.cdb").unlink()
+        "control/hooks.py line 2: SyntaxError: ex", "control/access.cdb: no whole cdb file (i",
+        "control/rewrite.sqlite: file is not a da"]
+    for name in ("access.cdb", "rewrite.sqlite", "optionsets"):
+        (home / "control" / name).unlink()
     write(home, **{"hooks.py": f"open('{tmp_path}/it-was-run', 'w')\n"})
     assert show(home, "--check") == ""
     assert not (tmp_path / "it-was-run").exists()

@@ -133,7 +133,8 @@ def _unreadable(program: str) -> Iterator[str]:
 def _of_xmtpd(survey: Survey) -> Iterator[tuple[str, str]]:
     """Certificates, hooks, and tables in other forms."""
     yield from _certificates(survey)
-    for name, look in ((HOOKS, hooks.check), ("access", Files("access").refresh)):
+    for name, look in ((HOOKS, hooks.check), ("access", Files("access").refresh),
+                       ("rewrite", Files("rewrite").refresh)):
         try:
             look()
         except BadFile as error:
