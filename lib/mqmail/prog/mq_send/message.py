@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from itertools import islice
 
 from mqmail.base import log
 from mqmail.base.failure import BadFile
@@ -22,6 +23,7 @@ from mqmail.mail.retry import SET_BACK
 from mqmail.prog.mq_send import report
 from mqmail.prog.mq_send.agenda import ALL, Wanted
 from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job, domain_of
+from mqmail.prog.mq_send.places import Places
 from mqmail.prog.mq_send.verdicts import Clock, Verdict, due, lines_for, of_reply
 from mqmail.queue import lines, store
 from mqmail.queue import record as records
@@ -59,6 +61,7 @@ class Message:
             self._forced = force.at
         self._record: Record
         self._envelope: Envelope
+        self._places: Places
         self._written = 0           # octets of the record that are in the file
         self._unwritten: list[bytes] = []
         self._final = False         # there is a final verdict in what is not written
@@ -95,6 +98,7 @@ class Message:
         if record.envelope.id != self.id:
             raise BadFile(f"the record of {self.id} says it is {record.envelope.id}")
         self._record, self._envelope = record, record.envelope
+        self._places = Places(record.current())
         self._written = record.good_length
         return True
 
@@ -200,8 +204,14 @@ class Message:
         self._left -= 1
         recipient = state.recipient
         clock = Clock(now, self._scheduler.lifetime, random.random())  # noqa: S311  spreads load
-        made = lines_for(self._record, state, verdict, clock)
+        made = lines_for(self._record, state, verdict, clock, self._places)
+        known = self._record.recipients
+        before = len(known)
         records.extend(self._record, made)
+        if verdict.kind == "replace":
+            self._places.add(state)
+            for one in islice(reversed(known.values()), len(known) - before):
+                self._places.add(one)
         if state.kind != "wait" or self._written < _ROOM_FOR_WAITING:
             self._unwritten.append(made)
         if state.kind == "wait" and verdict.until:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mqmail.base.value import value
 from mqmail.mail.retry import SKIP_LOCAL, SKIP_REMOTE, expired, next_attempt
+from mqmail.prog.mq_send.places import Places, key_of
 from mqmail.queue import lines
 from mqmail.queue.record import MOST_RECIPIENTS, Recipient, Record, State, ancestors
 from mqmail.xmtp.reply import ProtocolError, Reply, Target, facts_of, targets_of, untagged
@@ -114,8 +115,8 @@ def _elsewhere(answer: Reply, host: str, said: str) -> Verdict:
         return Verdict("wait", "4.5.0", host, str(error))
 
 
-def lines_for(record: Record, state: State, verdict: Verdict, clock: Clock) -> bytes:
-    """The record lines that *verdict* makes for the recipient in *state*."""
+def lines_for(record: Record, state: State, verdict: Verdict, clock: Clock, places: Places) -> bytes:
+    """The record lines that *verdict* makes for the recipient in *state*. *places* are the record's."""
     seq, now = state.recipient.seq, clock.now
     if verdict.kind == "done":
         return lines.done_line(seq, now, verdict.status, verdict.host, verdict.said, verdict.tls,
@@ -124,7 +125,7 @@ def lines_for(record: Record, state: State, verdict: Verdict, clock: Clock) -> b
         return lines.fail_line(seq, now, verdict.status, verdict.host, verdict.said, verdict.tls,
                                verdict.secs)
     if verdict.kind == "replace":
-        return _replace(record, state, verdict, now)
+        return _replace(record, state, verdict, now, places)
     assert record.envelope is not None
     arrived = record.envelope.at
     lifetime = _PATIENCE * clock.lifetime if verdict.broken else clock.lifetime
@@ -151,14 +152,14 @@ def due(arrived: float, destination: str, verdict: Verdict, clock: Clock) -> flo
     return until
 
 
-def _replace(record: Record, state: State, verdict: Verdict, now: float) -> bytes:
+def _replace(record: Record, state: State, verdict: Verdict, now: float, places: Places) -> bytes:
     """Lines that put the targets in the recipient's place: loops fail, duplicates go."""
     seq = state.recipient.seq
     before = ancestors(record, seq) + [state.recipient]
     visited = {(r.destination, r.address) for r in before}
     if len(before) > DEEPEST or any((t.destination, t.address) in visited for t in verdict.targets):
         return lines.fail_line(seq, now, "5.4.6", verdict.host, "this address forwards to itself")
-    fresh = _unknown(record, state.recipient, verdict.targets)
+    fresh = _unknown(places, state.recipient, verdict.targets)
     if not fresh:
         return lines.done_line(seq, now, "2.1.5", "", "the message goes there already")
     if len(record.recipients) + len(fresh) > MOST_RECIPIENTS:
@@ -166,19 +167,13 @@ def _replace(record: Record, state: State, verdict: Verdict, now: float) -> byte
     return lines.replacements(seq, [(t.destination, t.address, t.sender or None) for t in fresh])
 
 
-def _unknown(record: Record, recipient: Recipient, targets: tuple[Target, ...]) -> list[Target]:
+def _unknown(places: Places, recipient: Recipient, targets: tuple[Target, ...]) -> list[Target]:
     """The targets that no other recipient of the message has (SPEC: duplicates are suppressed)."""
-    known = {_key(s.recipient) for s in record.current()
-             if s.kind != "fail" and s.recipient.seq != recipient.seq
-             and s.recipient.destination != "new"}
-    fresh = []
+    known, fresh = set(), []
     for target in targets:
-        key = (target.destination, target.address, target.sender or recipient.sender)
-        if key not in known:
-            known.add(key)
+        sender = target.sender or recipient.sender
+        one = Recipient(recipient.seq, target.destination, target.address, recipient.notify, "", sender)
+        if key_of(one) not in known and not places.covers(one):
+            known.add(key_of(one))
             fresh.append(target)
     return fresh
-
-
-def _key(recipient: Recipient) -> tuple[str, str, str | None]:
-    return recipient.destination, recipient.address, recipient.sender
