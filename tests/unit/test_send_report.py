@@ -123,12 +123,12 @@ def test_all_that_is_to_be_told_fits_into_a_command(said, host, orcpt):
 def test_an_address_that_stands_for_too_many_fails():
     found = a_record(Recipient("1", "new", "team@example.org"), Recipient("2", "new", "b@example.org"))
     targets = tuple([Target("remote", f"u{n}@example.net") for n in range(record.MOST_RECIPIENTS - 2)])
-    clock, places = Clock(1732252900.0, 604800.0), Places(())
+    rest = Clock(1732252900.0, 604800.0), Places(())
     [first, second] = found.current()
-    record.extend(found, lines_for(found, first, Verdict("replace", "5.1.6", targets=targets), clock, places))
+    record.extend(found, lines_for(found, first, Verdict("replace", "5.1.6", targets=targets), *rest))
     assert first.kind == "replaced"
     two = tuple([Target("remote", f"v{n}@example.net") for n in range(2)])
-    record.extend(found, lines_for(found, second, Verdict("replace", "5.1.6", targets=two), clock, places))
+    record.extend(found, lines_for(found, second, Verdict("replace", "5.1.6", targets=two), *rest))
     assert (second.kind, second.status) == ("fail", "5.5.3")
 
 

@@ -235,6 +235,30 @@ def test_one_slow_site_does_not_fill_the_memory(way, monkeypatch):
     assert one.brought == [(id, {"1"})]
 
 
+def test_a_mailbox_whose_program_hangs_fills_neither_slots_nor_memory(way, monkeypatch):
+    go = threading.Event()
+
+    def answer(ask):
+        if "slow" in ask.address:
+            go.wait(SECONDS)
+        return "250 2.0.0 ok"
+
+    monkeypatch.setattr(traffic, "CROWD", 10)
+    monkeypatch.setattr(traffic, "SLOW", 0.1)
+    _, one = way(answer, limit=4, destination="mailbox")
+    for _ in range(30):
+        one.submit("slow@here.example")
+    one.run_until(lambda: len(one.said) == 20)
+    assert {(hold.status, hold.until, hold.tried) for _, hold, _ in one.said} == {("4.4.5", 0.0, False)}
+    for number in range(10):
+        one.submit(f"u{number}@here.example")
+    one.run_until(lambda: len(one.said) == 30)
+    assert {address: verdict.kind for address, verdict, _ in one.said[20:]} == {
+        f"u{number}@here.example": "done" for number in range(10)}
+    go.set()
+    one.run_until(lambda: len(one.said) == 40)
+
+
 def test_a_large_but_fast_crowd_stays(way, monkeypatch):
     monkeypatch.setattr(traffic, "CROWD", 10)
     monkeypatch.setattr(traffic, "SLOW", 5.0)

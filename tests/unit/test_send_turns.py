@@ -138,3 +138,14 @@ def test_when_all_is_over_nothing_is_left():
     assert not found
     assert (found.busy, found._count, found._crowd, found._waiting, found._held, found._by_id) == (
         0, 0, {}, {}, {}, {})
+
+
+def test_an_address_of_ours_leaves_a_slot_to_others():
+    for limit, alone in ((1, 1), (2, 1), (8, 7), (9, 7), (10, 8), (16, 14)):
+        found = Turns(owned=True)
+        found.limit = limit
+        for number in range(limit):
+            found.add(job(number, "slow@example.org"))
+        assert len(begin_all(found)) == alone, limit
+        found.add(job(100, "bob@example.org"))
+        assert len(begin_all(found)) == (limit > 1)

@@ -15,7 +15,7 @@ from mqmail.net.expired import Expired
 from mqmail.net.session import Session
 from mqmail.net.stream import Deadlines, connect_tcp, connect_unix
 from mqmail.prog.mq_send.traffic import Traffic
-from mqmail.prog.mq_send.turns import Turns
+from mqmail.prog.mq_send.turns import OWNED, Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Outlet:
         self.name = service.name
         self._asks = service.name == "new"
         self._remote = service.name == "remote"
-        self._turns = Turns()
+        self._turns = Turns(service.name in OWNED)
         self._traffic = Traffic(loop, service.name, self._turns, bring)
         self._idle: list[Session] = []      # the last used last
         self._unused = 0            # how many of them nobody has used since somebody looked

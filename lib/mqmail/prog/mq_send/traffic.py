@@ -10,6 +10,7 @@ import time
 
 from mqmail.base import log
 from mqmail.prog.mq_send.sites import Hold, Sites
+from mqmail.prog.mq_send.turns import OWNED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Traffic:
         self._loop = loop
         self._name = name
         self._remote = name == "remote"
+        self._owned = name in OWNED
         self._turns = turns
         self._bring = bring
         self._sites = Sites()
@@ -47,7 +49,7 @@ class Traffic:
         self._sweeping_soon = False
 
     def __bool__(self) -> bool:
-        return self._remote or bool(self._sites)
+        return self._remote or self._owned or bool(self._sites)
 
     # --- before a job is begun ---
 
@@ -57,8 +59,10 @@ class Traffic:
         if self._remote and job.states:
             names = {self._sites.name(domain) for domain in job.domains}
             job.site = names.pop() if len(names) == 1 else ""
-            if job.site and self._turns.crowd(job.site) >= CROWD:
-                self._join_crowd(job)
+        elif self._owned and len(job.states) == 1:
+            job.site = job.states[0].recipient.address.lower()
+        if job.site and self._turns.crowd(job.site) >= CROWD:
+            self._join_crowd(job)
 
     def put_off_down(self, job: Job) -> None:
         """Leave out the recipients whose site is known to be down. Forced ones are asked about."""
@@ -120,7 +124,7 @@ class Traffic:
 
     def _join_crowd(self, job: Job) -> None:
         if job.site in self._slow:
-            job.put_off(self._crowded)
+            self._put_off_crowded(job)
         elif job.site not in self._ended:
             self._watch(job.site)
 
@@ -151,12 +155,17 @@ class Traffic:
         jobs = [job for job in self._turns.jobs() if job.site == site]
         room = max(CROWD - (self._turns.crowd(site) - len(jobs)), 0)
         for job in jobs[room:]:
-            job.put_off(self._crowded)
+            self._put_off_crowded(job)
         self._finish_empty()
 
-    def _crowded(self, domain: str) -> Hold:
-        """The more waits for a site, the later this comes, if it is not brought forward."""
-        wait = _CROWDED + _PER_MESSAGE * self._sites.waiting(domain)
-        until = time.time() + wait * (1.0 + random.random())  # noqa: S311  spreads load
-        said = f"more than {CROWD} messages for {self._sites.name(domain)} are under way"
-        return Hold(until, "4.4.5", said, tried=False)
+    def _put_off_crowded(self, job: Job) -> None:
+        """The more waits for a site, the later this comes, if it is not brought forward. Mail for a
+        mailbox comes when its schedule says."""
+        said, now = f"more than {CROWD} messages for {job.site} are under way", time.time()
+
+        def hold(domain: str) -> Hold:
+            wait = _CROWDED + _PER_MESSAGE * self._sites.waiting(domain)
+            until = 0.0 if self._owned else now + wait * (1.0 + random.random())  # noqa: S311  spreads load
+            return Hold(until, "4.4.5", said, tried=False)
+
+        job.put_off(hold)

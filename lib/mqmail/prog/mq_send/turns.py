@@ -3,6 +3,8 @@
 Jobs of different messages take turns, so a mailing to thousands does not hold up a note to one. Where a
 service opens connections (``remote``) a job may hold several slots, which become free as its verdicts
 come, and one site may not have them all: half of them while jobs for others wait, three quarters else.
+Of deliveries to mailboxes an address is a site, whose program may take ten minutes: it has seven eighths
+when nobody else waits, so that there is always a slot for others.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ if TYPE_CHECKING:
 
     from mqmail.prog.mq_send.job import Job
 
+OWNED = frozenset(("mailbox", "local"))     # destinations whose sites are addresses of ours
+
 
 class Turns:
     """Jobs that wait, and the slots in use. *limit*: slots there are; *busy*: those in use. True while
-    a job waits."""
+    a job waits. *owned*: the sites are addresses of ours."""
 
-    def __init__(self) -> None:
+    def __init__(self, owned: bool = False) -> None:
         self.limit = 1
+        self._owned = owned
         self.busy = 0
         self._messages: deque[deque[Job]] = deque()
         self._by_id: dict[str, deque[Job]] = {}
@@ -65,7 +70,8 @@ class Turns:
     def _room(self, site: str) -> int:
         """Slots that *site* may have in addition."""
         others = self._count > self._waiting.get(site, 0)
-        share = (self.limit + 1) // 2 if others else self.limit - self.limit // 4
+        kept = (self.limit + 7) // 8 if self._owned else self.limit // 4
+        share = (self.limit + 1) // 2 if others else self.limit - kept
         return max(share, 1) - self._held.get(site, 0)
 
     def take(self) -> Job:
