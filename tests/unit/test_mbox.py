@@ -130,6 +130,26 @@ def test_removes_a_stale_dotlock(tmp_path):
     assert path.read_bytes() == HEAD + b"x\n\n"
 
 
+def test_removes_the_dotlock_of_one_that_was_killed(tmp_path, monkeypatch):
+    path, lock = tmp_path / "mbox", tmp_path / "mbox.lock"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", lambda _path: None)     # as when killed before it
+        deliver(path, b"Subject: x\r\n\r\n")
+    assert lock.exists()
+    deliver(path, b"Subject: x\r\n\r\n", patience=1.0)
+    assert not lock.exists()
+    assert path.read_bytes().count(b"\nSubject: x") == 2
+
+
+@pytest.mark.parametrize("text", [b"123\n", b"123\nmq-local elsewhere.example\n", b"123\nmq-local", b""])
+def test_leaves_a_dotlock_that_others_may_hold(tmp_path, text):
+    path, lock = tmp_path / "mbox", tmp_path / "mbox.lock"
+    lock.write_bytes(text)
+    with pytest.raises(Temporary, match="locked"):
+        deliver(path, b"", patience=0.2)
+    assert lock.read_bytes() == text
+
+
 def test_respects_fcntl_locks(tmp_path):
     path = tmp_path / "mbox"
     ready = os.pipe()

@@ -4,6 +4,8 @@ one ``>`` more, and a blank line ends a message.
 Locks: fcntl (lockf), then PATH.lock, in that order, as Debian's policy asks and as mutt, Dovecot,
 procmail and liblockfile do. Both are tried without waiting and dropped together, so two orders
 never deadlock. Where the directory does not let the user make PATH.lock, fcntl alone must do.
+A PATH.lock says who made it: whoever holds the fcntl lock knows that a mq-local of this host that made
+one, and would hold both, has been killed.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def _dotlock(lock: str) -> bool:
             return True
         raise
     try:
-        os.write(fd, b"%d\n" % os.getpid())
+        os.write(fd, b"%d\n" % os.getpid() + _mark())
     except BaseException:
         _remove(lock)
         raise
@@ -101,13 +103,32 @@ def _dotlock(lock: str) -> bool:
     return True
 
 
+def _mark() -> bytes:
+    """The second line of our PATH.lock; other programs read the first."""
+    return f"mq-local {os.uname().nodename}\n".encode("utf-8", "surrogateescape")
+
+
 def _remove_stale(lock: str) -> None:
+    """Remove one that nobody holds any more. We hold the fcntl lock."""
     try:
         age = time.time() - os.stat(lock).st_mtime
     except OSError:
         return
-    if age > _STALE:
+    if age > _STALE or _is_ours(lock):
         _remove(lock)
+
+
+def _is_ours(lock: str) -> bool:
+    try:
+        fd = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(fd, 1024).partition(b"\n")[2] == _mark()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def _remove(lock: str) -> None:
