@@ -6,7 +6,7 @@ from mqmail.mail.address import parse_path
 from mqmail.prog.mq_send import report
 from mqmail.prog.mq_send.job import Job
 from mqmail.prog.mq_send.places import Places
-from mqmail.prog.mq_send.verdicts import Clock, Verdict, lines_for
+from mqmail.prog.mq_send.verdicts import Clock, Verdict, brief, lines_for
 from mqmail.queue import ids, lines, record
 from mqmail.queue.record import Envelope, Recipient
 from mqmail.xmtp.params import parse_rcpt
@@ -130,6 +130,17 @@ def test_an_address_that_stands_for_too_many_fails():
     two = tuple([Target("remote", f"v{n}@example.net") for n in range(2)])
     record.extend(found, lines_for(found, second, Verdict("replace", "5.1.6", targets=two), *rest))
     assert (second.kind, second.status) == ("fail", "5.5.3")
+
+
+def test_a_record_has_room_for_the_verdicts_on_all_recipients():
+    sure, sparse = record.LONGEST // 2, len(lines.told_line("100000.100000", 1732252900, "failed"))
+    found = a_record(Recipient("1", "new", "team@example.org"))
+    words = brief(Verdict("fail", "5.1.1", "\u20ac" * 255, "\u20ac" * 500, tls="x" * 80, secs="y" * 80))
+    line = lines_for(found, found.current()[0], words, Clock(1732252900.0, 604800.0), Places(()))
+    assert record.MOST_RECIPIENTS * (len(line) + sparse) <= sure
+    found.good_length = record.LONGEST // 4 * 3 + 1
+    more = Verdict("replace", "5.1.6", targets=(Target("remote", "x@example.net"),))
+    assert b"fail 1 " in lines_for(found, found.current()[0], more, Clock(1732252900.0, 1.0), Places(()))
 
 
 # Those that wait

@@ -24,7 +24,7 @@ from mqmail.prog.mq_send import report
 from mqmail.prog.mq_send.agenda import ALL, Wanted
 from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job, domain_of
 from mqmail.prog.mq_send.places import Places
-from mqmail.prog.mq_send.verdicts import Clock, Verdict, due, lines_for, of_reply
+from mqmail.prog.mq_send.verdicts import Clock, Verdict, brief, due, lines_for, of_reply
 from mqmail.queue import lines, store
 from mqmail.queue import record as records
 from mqmail.xmtp.reply import untagged
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mqmail.xmtp.reply import Reply
 
 _MOST_ROUNDS = 100          # replacements are followed at once, this often
-_ROOM_FOR_WAITING = records.LONGEST // 2    # octets of a record; what comes then is only what is final
+_ROOM_FOR_WAITING = records.LONGEST // 2    # octets of a record; then comes only what is final, briefly
 _RETRY_DISK = 5.0           # seconds until a record that could not be written is tried again
 _RETRY_PENDING = 10.0
 _RETRY_REPORT = 300.0       # the longest until the sender is told again: mq-bounce is near
@@ -204,6 +204,8 @@ class Message:
         self._left -= 1
         recipient = state.recipient
         clock = Clock(now, self._scheduler.lifetime, random.random())  # noqa: S311  spreads load
+        if self._record.good_length >= _ROOM_FOR_WAITING:
+            verdict = brief(verdict)
         made = lines_for(self._record, state, verdict, clock, self._places)
         known = self._record.recipients
         before = len(known)

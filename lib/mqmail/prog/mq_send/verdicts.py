@@ -11,15 +11,17 @@ from mqmail.base.value import value
 from mqmail.mail.retry import SKIP_LOCAL, SKIP_REMOTE, expired, next_attempt
 from mqmail.prog.mq_send.places import Places, key_of
 from mqmail.queue import lines
-from mqmail.queue.record import MOST_RECIPIENTS, Recipient, Record, State, ancestors
+from mqmail.queue.record import LONGEST, MOST_RECIPIENTS, Recipient, Record, State, ancestors
 from mqmail.xmtp.reply import ProtocolError, Reply, Target, facts_of, targets_of, untagged
 
 DEEPEST = 20                # replacements of replacements: more is a loop
 _LOCAL = frozenset(("new", "mailbox", "local"))
 _OUR_TROUBLE = frozenset((500, 502, 503, 504, 555))
+_ROOM_FOR_OTHERS = LONGEST // 4 * 3     # octets of a record with which none is replaced any more
 _LONGEST_HINT = 86400
 _LONGEST_SITE = 255
 _PATIENCE = 2               # lifetimes until a message fails that a service of ours never answered for
+_FEW = 40                   # characters of a verdict in a record that is large
 _SOON = 10.0                # seconds until a broken service is tried again, at first
 
 
@@ -162,9 +164,15 @@ def _replace(record: Record, state: State, verdict: Verdict, now: float, places:
     fresh = _unknown(places, state.recipient, verdict.targets)
     if not fresh:
         return lines.done_line(seq, now, "2.1.5", "", "the message goes there already")
-    if len(record.recipients) + len(fresh) > MOST_RECIPIENTS:
+    if len(record.recipients) + len(fresh) > MOST_RECIPIENTS or record.good_length > _ROOM_FOR_OTHERS:
         return lines.fail_line(seq, now, "5.5.3", verdict.host, "it stands for too many others")
     return lines.replacements(seq, [(t.destination, t.address, t.sender or None) for t in fresh])
+
+
+def brief(verdict: Verdict) -> Verdict:
+    """*verdict* in few words, for a record that has little room left."""
+    return verdict.replace(     # type: ignore[attr-defined,no-any-return]  # of every @value
+        said=verdict.said[:_FEW], host="", tls="", secs="")
 
 
 def _unknown(places: Places, recipient: Recipient, targets: tuple[Target, ...]) -> list[Target]:
