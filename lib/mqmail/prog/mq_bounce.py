@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     begun = daemon.start("mq-bounce", __doc__, argv)
     bouncer = Bouncer(daemon.new_loop(), begun.callers(SOCKET))
     service = bouncer.serve(begun.sockets[SOCKET])
-    ready.announce(begun.ready)
+    bouncer.loop.call_soon(ready.announce, begun.ready)     # when signals are heard
     daemon.run_loop(bouncer.loop, lambda stopped: service.stop(10.0, stopped), bouncer.reload)
     return 0
 

@@ -29,6 +29,6 @@ def main(argv: list[str]) -> int:
     scheduler = Scheduler(loop)
     scheduler.start(begun.sockets[trigger.PATH], begun.sockets[trigger.ETRN])
     gc.freeze()
-    ready.announce(begun.ready)
+    loop.call_soon(ready.announce, begun.ready)      # when signals are heard
     daemon.run_loop(loop, scheduler.stop, scheduler.reload, {"SIGALRM": scheduler.run_all})
     return 0
