@@ -21,12 +21,12 @@ sys.path.append(f"{ROOT}/tests")
 SESSIONS = 10
 PAIRS = 4               # of turns without policy and with it
 SOURCE = "127.0.0.2"    # 127.0.0.1 is this host, which is asked nothing
-SENDER = "sender*@test"     # of nsd's zone, another one each time
+SENDER = "sender*@from.test"     # of nsd's zone, another one each time
 ON, OFF = "on", "off"
 Medians = dict[str, float]
 # The address is on no list: what most mail is asked. Its SPF record has an include, as most have.
-RECORDS = ('test. 900 IN MX 10 ns.test.',
-           'test. 900 IN TXT "v=spf1 include:_spf.test -all"',
+RECORDS = ('from.test. 900 IN MX 10 ns.test.',
+           'from.test. 900 IN TXT "v=spf1 include:_spf.test -all"',
            '_spf.test. 900 IN TXT "v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 ip4:127.0.0.0/8 ~all"')
 LISTS = "one.bl.test\ntwo.bl.test\n!dnswl.test"
 

@@ -293,6 +293,7 @@ def test_a_name_that_cannot_be_read_is_none(shell, authority, tmp_path):
         tls = shell.run(start_client(shell.stream(peer.ours), context, "", 20.0))
         assert tls.certificate == {}
         tls.write(b"x")
+        tls.close()
 
 
 def test_an_expired_certificate(shell, authority, tmp_path):
@@ -566,7 +567,8 @@ def test_a_handshake_that_drips_gets_no_more_time(shell, pair):
 def test_a_name_in_octets_above_127_ends_the_handshake_without_a_traceback(pair, capsys, monkeypatch):
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
-    made = ServerTls(Certificates({"*": tuple(map(str, pair))}), "", [("1.2", "no")])
+    names = {"*": tuple(map(str, pair)), "b.example": (str(pair[0]), f"/{pair[1]}")}
+    made = ServerTls(Certificates(names), "", [("1.2", "no")])
     incoming, hello = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = client_context(False, "", "").wrap_bio(ssl.MemoryBIO(), hello, server_hostname="a.example")
     with pytest.raises(ssl.SSLWantReadError):
@@ -576,3 +578,48 @@ def test_a_name_in_octets_above_127_ends_the_handshake_without_a_traceback(pair,
     with pytest.raises(ssl.SSLError):
         server.do_handshake()
     assert (seen, capsys.readouterr().err) == ([], "")
+
+
+class Recorder:
+    """A stream of one session: what is sent, piece by piece; what was sent to it is read."""
+
+    def __init__(self):
+        self.pieces, self.received, self.closed = [], [], False
+
+    async def read(self):
+        return self.received.pop(0)
+
+    def write(self, data):
+        self.pieces.append(data)
+
+    def expire_after(self, seconds):
+        pass
+
+    def close(self):
+        self.closed = True
+
+
+def test_what_is_said_together_leaves_together(pair):
+    """A server's ticket with its first words, the last words with the end of the session."""
+    stream = Recorder()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context(False, "1.3", "").wrap_bio(incoming, outgoing)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    server = TlsStream(stream, server_context(pair, tickets=1), server=True)
+    stream.received = [outgoing.read()]
+    with pytest.raises(IndexError):         # it wants more now
+        waiter.run(server.begin(1.0))
+    incoming.write(stream.pieces[0])
+    client.do_handshake()
+    stream.received = [outgoing.read()]
+    waiter.run(server.begin(1.0))
+    server.write(b"220 hello\r\n")
+    server.write(b"221 goodbye\r\n")
+    assert len(stream.pieces) == 1
+    server.close()
+    assert len(stream.pieces) == 2
+    incoming.write(stream.pieces[1])
+    assert client.read() == b"220 hello\r\n"
+    assert client.read() == b"221 goodbye\r\n"
+    assert client.read() == b""             # close_notify

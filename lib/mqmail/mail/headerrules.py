@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from mqmail.mail import mailboxes
 from mqmail.mail.crlf import LONGEST_LINE
-from mqmail.mail.header import is_field
-from mqmail.mail.headerscan import LARGEST_JUDGED
+from mqmail.mail.headerscan import LARGEST_JUDGED, is_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ _ONCE = frozenset((b"sender", b"reply-to", b"to", b"cc", b"bcc", b"message-id", 
 _LISTS = (b"to", b"cc", b"reply-to")
 _ADDRESSED = ("from", "sender", "addresses")
 _CONTROL = bytes([*range(1, 9), 11, 12, *range(14, 32), 127])
+_DOTTED = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.!#$%&'*+-/=?^_`{|}~"
+_NAME = _DOTTED + b" \t"
 _MONTHS = frozenset("jan feb mar apr may jun jul aug sep oct nov dec".split())
 _DAYS = frozenset("mon tue wed thu fri sat sun".split())
 
@@ -61,7 +62,7 @@ def broken(header: bytes, utf8: bool, wanted: Collection[str], completes: bool =
     for rule, name in (("date", b"date"), ("messageid", b"message-id")):
         if completes and name not in fields:
             found.discard(rule)
-    return [rule for rule in RULES if rule in found and rule in wanted]
+    return [rule for rule in RULES if rule in found and rule in wanted] if found else []
 
 
 def read(lines: list[bytes]) -> Fields:
@@ -190,12 +191,25 @@ def _addresses(fields: Fields, name: bytes) -> int:
     if name not in fields:
         return 0
     content = fields[name][0]
-    if len(content) > MOST_PARSED:
+    if len(content) > MOST_PARSED or _is_plain(content):
         return 1
     try:
         return len(mailboxes.parse(content.decode("utf-8", "surrogateescape")))
     except ValueError:
         return -1
+
+
+def _is_plain(content: bytes) -> bool:
+    """Whether it is ``local@domain`` or ``Name <local@domain>``, of atoms and dots: one address, as most
+    fields have it. What is not so plain is taken apart."""
+    name, opening, spec = content.strip(b" \t").rpartition(b"<")
+    if opening:
+        if spec[-1:] != b">":
+            return False
+        spec = spec[:-1]
+    local, _, domain = spec.partition(b"@")
+    return bool(local and domain) and not (local + domain).translate(None, _DOTTED) \
+        and not name.translate(None, _NAME)
 
 
 def _of_addresses(fields: Fields) -> Iterator[str]:

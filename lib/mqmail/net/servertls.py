@@ -75,6 +75,9 @@ class ServerTls:
         if wish[1] != "no":
             _trust(context, self._authorities)
 
+        if len(set(self._certificates.files.values())) == 1:
+            return context      # whatever name is asked for
+
         def choose(tls: ssl.SSLObject, name: str | None, _context: object) -> None:
             tls.context = self._contexts[self._certificates.find(name or ""), wish]
 

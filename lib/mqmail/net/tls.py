@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TlsFailed", "TlsStream", "client_context", "names_match", "start_client"]
 
-READ_SIZE = 65536
+READ_SIZE = 16384           # octets of a record (RFC 8446 section 5.1)
+MOST_HELD = 16384           # octets that wait for others to leave with
 MOST_SILENT = 1 << 20       # octets of TLS in a row without any of the application's
 LONGEST_WHY = 200           # characters
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -100,14 +101,16 @@ def _wrapped(stream: Stream | BlockingStream, context: ssl.SSLContext, name: str
 
 
 class TlsStream:
-    """TLS over *stream*; as a client that names *server_name*, or as a server. What is written and
-    read is not kept here beyond one read of the stream below and a record (16 KiB)."""
+    """TLS over *stream*; as a client that names *server_name*, or as a server. What is read is not kept
+    here beyond one read of the stream below, what is written not beyond MOST_HELD and a record: it
+    leaves, in one piece, as soon as something is to be read, or with the end."""
 
-    __slots__ = ("_ended", "_incoming", "_outgoing", "_plain", "_silent", "_stream", "_tls")
+    __slots__ = ("_ended", "_incoming", "_is_server", "_outgoing", "_plain", "_silent", "_stream", "_tls")
 
     def __init__(self, stream: Stream | BlockingStream, context: ssl.SSLContext, server_name: str = "",
                  server: bool = False) -> None:
         self._stream = stream
+        self._is_server = server
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server, server_name or None)
@@ -129,20 +132,33 @@ class TlsStream:
         return self
 
     async def _handshake(self) -> None:
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self._flush()
-            except ssl.SSLError as error:
-                self._flush()       # the alert that says so
-                raise TlsFailed(_why(error)) from None
-            else:
-                return self._decrypt()
-            raw = await self._stream.read()
-            if not raw:
-                raise TlsFailed("connection closed during the handshake")
-            self._incoming.write(raw)
+        """The client begins."""
+        if self._is_server:
+            await self._take()
+        while not self._shake():
+            await self._take()
+        self._decrypt()
+
+    async def _take(self) -> None:
+        raw = await self._stream.read()
+        if not raw:
+            raise TlsFailed("connection closed during the handshake")
+        self._incoming.write(raw)
+
+    def _shake(self) -> bool:
+        """Whether the handshake is complete. What it says is sent; but for a server's last words, session
+        tickets (RFC 8446 section 4.6.1), which leave with the first of the application's."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return False
+        except ssl.SSLError as error:
+            self._flush()       # the alert that says so
+            raise TlsFailed(_why(error)) from None
+        if not self._is_server or self.version != "TLSv1.3":
+            self._flush()
+        return True
 
     # --- what has been agreed on ---
 
@@ -185,6 +201,7 @@ class TlsStream:
         """The next octets; b"" at the end. SMTP says itself where a message ends, so an end without
         close_notify is one like another. Raises Expired."""
         while not self._plain and not self._ended:
+            self._flush()
             self._receive(await self._stream.read())
         plain, self._plain = self._plain, b""
         return plain
@@ -207,6 +224,7 @@ class TlsStream:
             if raw is None:
                 return False
             self._receive(raw)
+            self._flush()
         return True
 
     def _receive(self, raw: bytes) -> None:
@@ -218,24 +236,26 @@ class TlsStream:
         self._decrypt()
 
     def _decrypt(self) -> None:
+        """What came, record by record; asking for more than there is would cost an exception."""
         found = []
         try:
-            while piece := self._tls.read(READ_SIZE):
+            while self._incoming.pending and not self._ended:
+                piece = self._tls.read(READ_SIZE)
                 found.append(piece)
-            self._ended = True
-        except ssl.SSLWantReadError:
+                self._ended = not piece
+        except ssl.SSLWantReadError:        # the rest of a record is still to come
             pass
         except ssl.SSLError:        # not what the peer sent, or not TLS
             self._ended = True
         if found:
             self._plain += b"".join(found)
             self._silent = 0
-        self._flush()
 
     # --- writing ---
 
     def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
-        """Send; what is lost shows at the next read. Descriptors do not pass through TLS: ValueError."""
+        """Send with the next read, or the end; what is lost shows at the next read. Descriptors do not
+        pass through TLS: ValueError."""
         if fds:
             raise ValueError("descriptors do not pass through TLS")
         if self.closed or not data:
@@ -246,12 +266,12 @@ class TlsStream:
                 view = view[self._tls.write(view):]
         except ssl.SSLError:
             self._ended = True
-        self._flush()
+        if self._outgoing.pending > MOST_HELD:
+            self._flush()
 
     def _flush(self) -> None:
-        out = self._outgoing.read()
-        if out:
-            self._stream.write(out)
+        if self._outgoing.pending:
+            self._stream.write(self._outgoing.read())
 
     async def drain(self) -> None:
         """Wait until little is left to send. Raises Expired at the deadline."""

@@ -104,8 +104,8 @@ class Dnsbl(StrangerCheck):
     async def judge(self, facts: Facts) -> Verdict:
         """550 5.7.1 from the threshold on, 451 if a good list that DNS fails for might have lowered the
         score. The mark ``dnsbl``: the lists that have the client."""
-        lists = self._lists.lists if facts.ip else ()
-        names = [f"{reversed_ip(facts.ip)}.{one.zone}" for one in lists]
+        lists, place = (self._lists.lists, reversed_ip(facts.ip)) if facts.ip else ((), "")
+        names = [f"{place}.{one.zone}" for one in lists]
         answers = await self._ask(lists, names)
         found = judge(lists, answers)
         for zone, why in found.troubles:
@@ -132,7 +132,10 @@ class Dnsbl(StrangerCheck):
         return answers
 
     def _note(self, zone: str, failed: bool) -> None:
-        self._failures[zone] = self._failures.get(zone, 0) + 1 if failed else 0
+        if not failed:
+            self._failures.pop(zone, None)
+            return
+        self._failures[zone] = self._failures.get(zone, 0) + 1
         if self._failures[zone] >= MOST_FAILURES:
             self._rests[zone] = self._now() + REST
 

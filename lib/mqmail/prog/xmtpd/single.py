@@ -76,7 +76,9 @@ def _converse(stream: BlockingStream, found: settings.Settings, listener: Listen
     if inside is not None and not options.local:        # who may be a program under a server with TLS
         handler.facts.tls, handler.facts.cipher = inside
         handler.offer()
-    why = run(Session(stream, handler.server, handler).run())
+    talk = Session(stream, handler.server, handler)
+    why = run(talk.run())
+    talk.stream.close()
     handler.end(why)
     services.book.tell_refused(handler.facts)
     queue.close()
