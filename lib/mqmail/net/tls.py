@@ -105,7 +105,8 @@ class TlsStream:
     here beyond one read of the stream below, what is written not beyond MOST_HELD and a record: it
     leaves, in one piece, as soon as something is to be read, or with the end."""
 
-    __slots__ = ("_ended", "_incoming", "_is_server", "_outgoing", "_plain", "_silent", "_stream", "_tls")
+    __slots__ = ("_ended", "_incoming", "_is_server", "_outgoing", "_plain", "_silent", "_stream",
+                 "_tls")
 
     def __init__(self, stream: Stream | BlockingStream, context: ssl.SSLContext, server_name: str = "",
                  server: bool = False) -> None:
@@ -146,8 +147,8 @@ class TlsStream:
         self._incoming.write(raw)
 
     def _shake(self) -> bool:
-        """Whether the handshake is complete. What it says is sent; but for a server's last words, session
-        tickets (RFC 8446 section 4.6.1), which leave with the first of the application's."""
+        """Whether the handshake is complete. What it says is sent, but for a server's session tickets
+        (RFC 8446 section 4.6.1): they leave with a greeting, or as soon as the client is to speak."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
