@@ -111,7 +111,7 @@ def kill_worker(home, name):
 
 @pytest.mark.parametrize(("name", "path"), [row[:2] for row in DAEMONS if row[0] in WORKERS])
 def test_a_worker_that_is_started_anew_has_what_was_good_last(single, name, path):
-    single.control(me=f"{NEW}\n")
+    single.control(me=f"{NEW}\n", rewrite=f"al@{ME} alice@{ME}\n", optionsets="mx rewrite=all\n")
     hang_up(single, "event=reloaded")
     wait_until(lambda: name_told(single, path) == NEW, "the new name")
     kill_worker(single, name)
@@ -120,7 +120,10 @@ def test_a_worker_that_is_started_anew_has_what_was_good_last(single, name, path
     kill_worker(single, name)
     assert name_told(single, path) == NEW
     single.wait_for_log("event=reload_failed", f"prog={name}", "control/loglevels+20line+201")
+    single.deliver(f"al@{ME}")
+    single.wait_for("alice")
     assert len(single.log("event=worker_died", f"prog={WORKERS[name]}")) == 2
+    assert single.log("event=bug") == []
 
 
 def test_a_mistake_in_loglevels_stops_no_mail(new_home):

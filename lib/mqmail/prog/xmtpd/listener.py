@@ -92,7 +92,7 @@ class Parent:
             self.sockets.make(lines)
 
     def _load(self, old: Settings | None) -> Settings:
-        found = settings.load(None, old, (*known.CONTROL, *MORE))
+        found = settings.load(None, old, (*settings.OF_CLIENTS, *MORE))
         found.make_tls()
         control = found.control
         for text in (*unknown_sets("control/access", control.access, control.optionsets),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CONTROL = ("me", "smtpgreeting", "databytes", "maxrecipients", "timeoutsmtpd", "timeoutsession",
            "minrate", "optionsets", "tlscertificates", "tlsclientauthorities")
-_REWRITING = ("rewrite", "rewriteheaders")
+OF_CLIENTS = (*known.CONTROL, "rewrite", "rewriteheaders")      # what their sessions want besides
 
 
 class Settings:
@@ -98,10 +98,10 @@ class Settings:
 
 def load(services: Services | None = None, old: Settings | None = None,
          more: tuple[str, ...] = ()) -> Settings:
-    """Settings of the home in the working directory; *more*: further control files. Those of the checks
+    """Settings of the home in the working directory; *more*: further control files. Those OF_CLIENTS
     are read with *services* only. Raises BadFile."""
-    checks = (*known.CONTROL, *_REWRITING) if services is not None else ()
-    control = reader.load(".", (*CONTROL, *checks, *more))
+    clients = OF_CLIENTS if services is not None else ()
+    control = reader.load(".", (*CONTROL, *clients, *more))
     if not control.tlsclientauthorities:
         for text in control.optionsets.unvouched("control/optionsets"):
             raise BadFile(text)
