@@ -3,6 +3,7 @@
 import os
 import tempfile
 
+import hypothesis
 import pytest
 
 from support.home import Home
@@ -14,7 +15,10 @@ _failed = pytest.StashKey[bool]()
 
 def pytest_configure():
     """Homes live in memory, unless TMPDIR says where: most tests prove what is written, not that a disk
-    keeps it (those that do make a disk of their own)."""
+    keeps it (those that do make a disk of their own). How fast a machine is decides no test."""
+    hypothesis.settings.register_profile("any machine", deadline=None,
+                                         suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("any machine")
     if "TMPDIR" not in os.environ and _has_room(MEMORY):
         os.environ["TMPDIR"] = MEMORY
         tempfile.tempdir = None

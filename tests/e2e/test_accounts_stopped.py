@@ -122,6 +122,9 @@ def test_what_is_refused_later_counts_too(home, name, notify, reports):
         assert client.say(f"RCPT TO:<bob@{ME}>{notify}")[:3] == "250"
         assert client.data(f"From: {name}@{ME}\r\n\r\nhello\r\n".encode())[:3] == "250"
     assert is_stopped(home, name)
+    home.wait_until_empty()
+    if reports:
+        home.wait_for_log("event=bounced", f"to={name}@")
     assert len(home.log("event=bounced", f"to={name}@")) == reports
 
 

@@ -218,4 +218,4 @@ def test_mq_send_does_without_threads(new_home):
         home.wait_for("alice")
         home.wait_for("bob")
         home.wait_until_empty()
-        assert home.log("event=fork_failed", "prog=mq-send")
+        home.wait_for_log("event=fork_failed", "prog=mq-send")

@@ -147,11 +147,12 @@ def test_equal_hosts_share_the_load():
 def test_slow_dns_delays_no_other_domain():
     with World(["x.test. 60 IN MX 10 a.test."], {"slow.test": "drop"}, a={}) as world:
         call = Call(world.rig, ["u@slow.test", "u@x.test"], xconn=2).start()
-        wait_until(lambda: call.transaction.verdicts[1], "the quick one's verdict", seconds=8)
+        wait_until(lambda: call.transaction.verdicts[1], "the quick one's verdict")
         assert call.transaction.verdicts[1].code == 250
         assert call.transaction.verdicts[0] is None
+        world.dns.faults.clear()
         call.thread.join(SECONDS)
-        assert [status for _, status, _ in call.verdicts()] == ["4.4.3", "2.0.0"]
+        assert [status for _, status, _ in call.verdicts()] == ["5.1.2", "2.0.0"]
 
 
 def test_a_dead_host_is_tried_once():
@@ -169,9 +170,6 @@ def test_a_dead_host_is_tried_once():
 def test_no_further_host_is_tried_when_it_has_to_end():
     zone = ["x.test. 60 IN MX 10 stuck.test.", "x.test. 60 IN MX 20 good.test."]
     with World(zone, stuck={"EHLO": SILENT}, good={}) as world:
-        world.rig.home.control(timeoutremote="60\n")
-        world.rig.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: len(world.rig.events("reloaded")) == 3, "planner and workers reloaded")
         call = Call(world.rig, ["u@x.test"]).start()
         wait_until(lambda: world.hosts["stuck"].heard("EHLO"), "EHLO")
         world.rig.process.terminate()
@@ -237,7 +235,7 @@ def test_a_mailing_through_the_whole_system(mailing, new_home):
     home.start()
     home.deliver(*addresses)
     home.wait_until_empty()
-    assert len(home.log("event=delivered")) == 1000
+    home.wait_for_log("event=delivered", count=1000)
     check_mailing(addresses, found)
 
 

@@ -43,7 +43,7 @@ def test_it_gets_each_message_whole_and_once_for_each_recipient(counter):
     home.wait_until_empty()
     expected = [f"{name}@{ME} {size_of(home, id)}" for id in ids for name in ("alice", "bob")]
     assert sorted(counts.read_text().splitlines()) == sorted(expected)
-    assert home.log("event=delivered", f"id={ids[0]}", "destination=mailbox", "counted")
+    home.wait_for_log("event=delivered", f"id={ids[0]}", "destination=mailbox", "counted")
     assert not home.maildir("alice")
 
 
@@ -91,7 +91,7 @@ def test_a_whole_domain_goes_there_by_aliases(new_home, launch):
     assert sorted(counts.read_text().splitlines()) == [
         f"Any.Body@count.example {size}", f"one.of.us@count.example {size}"]
     assert len(home.wait_for("alice")) == 1
-    assert len(home.log("event=delivered", f"id={id}", "destination=counter")) == 2
+    home.wait_for_log("event=delivered", f"id={id}", "destination=counter", count=2)
 
 
 def test_only_the_domain_of_the_alias_is_accepted(new_home):

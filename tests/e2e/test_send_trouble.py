@@ -65,12 +65,14 @@ def test_the_sender_is_told_of_a_failure_and_of_nothing_else(failing):
     assert one["Final-Recipient"] == f"rfc822; team@{ME}"
     assert (one["Action"], one["Status"]) == ("failed", "5.1.1")
     assert "nobody@" not in report.as_string()
-    [bounced] = failing.log("event=bounced", f"id={id}")
-    [told] = failing.log("event=told", f"id={id}", "action=failed")
+    bounced = failing.wait_for_log("event=bounced", f"id={id}")
+    told = failing.wait_for_log("event=told", f"id={id}", "action=failed")
     new = bounced.partition(" report=")[2].split(" ")[0]
     assert new in told
-    assert failing.log("event=queued", f"id={new}", "proto=bounce", f"of={id}")
-    assert failing.log("event=delivered", f"id={new}")
+    failing.wait_for_log("event=queued", f"id={new}", "proto=bounce", f"of={id}")
+    failing.wait_for_log("event=finished", f"id={new}")
+    for event, id in (("bounced", id), ("told", id), ("delivered", new)):
+        assert len(failing.log(f"event={event}", f"id={id}")) == 1
 
 
 def test_a_failed_bounce_comes_to_the_postmaster(failing):

@@ -30,7 +30,7 @@ def test_mail_is_accepted_and_delivered_once_it_is_ready(home):
         assert b"\nSubject: one\n\nhello, both\n" in home.wait_for(mailbox)[0]
     home.wait_until_empty()
     assert sorted(home.daemons()) == DAEMONS
-    assert home.log("event=ready", "prog=mq-start")
+    home.wait_for_log("event=ready", "prog=mq-start")
 
 
 def test_it_stops_when_told_and_nothing_is_left(home):

@@ -27,7 +27,22 @@ def wait_until(condition, what, seconds=SECONDS):
         time.sleep(PAUSE)
 
 
-_ports = iter(range(20000 + os.getpid() * 61 % 8000, 32000))
+def _ports():
+    """All of 20000 to 31999, which the system hands out to nobody, in blocks: each is taken by a name that
+    one socket of this host may have, and is ours until this process ends."""
+    held = []
+    for first in range(20000, 32000, 100):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            sock.bind(f"\0mqmail-test-ports-{first}")
+        except OSError:
+            sock.close()
+            continue
+        held.append(sock)
+        yield from range(first, first + 100)
+
+
+_our_ports = _ports()
 
 
 def is_free(address):
@@ -42,9 +57,9 @@ def is_free(address):
 
 
 def free_port():
-    """A loopback port that nobody listens on, another each time, and none that the system hands out for
-    outgoing connections: nobody takes it before it is listened on."""
-    for port in _ports:
+    """A loopback port that nobody listens on, another each time: nobody takes it before it is listened
+    on, nor does a test in another process get it."""
+    for port in _our_ports:
         if is_free(("127.0.0.1", port)):
             return port
     raise AssertionError("no port is left")
@@ -194,19 +209,26 @@ class Home:
         shutil.rmtree(self.top)
 
     def log(self, *parts):
-        """The lines of the log that contain each of *parts*."""
+        """The whole lines of the log that contain each of *parts*."""
         text = self._log.read_text("utf-8", "surrogateescape") if self._log.exists() else ""
-        return [line for line in text.splitlines() if all(part in line for part in parts)]
+        lines = text.rpartition("\n")[0].splitlines()
+        return [line for line in lines if all(part in line for part in parts)]
 
-    def wait_for_log(self, *parts):
-        """The first line of the log that contains each of *parts*."""
-        return wait_until(lambda: self.log(*parts), f"log line with {parts}")[0]
+    def wait_for_log(self, *parts, count=1):
+        """The first line of the log that contains each of *parts*, once there are *count*. Programs
+        write their lines a little after they have acted."""
+        return wait_until(lambda: (found := self.log(*parts)) and len(found) >= count and found,
+                          f"{count} log lines with {parts}")[0]
 
     def daemons(self):
         """Name to pid of the programs that mq-start has started."""
-        pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return {Path(f"/proc/{child}/comm").read_text().strip(): int(child) for child in children}
+        pid, found = self.process.pid, {}
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            try:
+                found[Path(f"/proc/{child}/comm").read_text().strip()] = int(child)
+            except (FileNotFoundError, ProcessLookupError):
+                pass                # it has just ended
+        return found
 
     def connect(self):
         """A connected SMTP socket."""

@@ -1,6 +1,7 @@
 """A program that was started: what is heard of it, and its end."""
 
 import os
+import select
 import subprocess
 import time
 
@@ -52,7 +53,15 @@ def test_what_a_process_it_leaves_behind_says_later_is_not_waited_for(started):
 
 
 def test_who_has_not_ended_in_time_is_told_so(started):
-    assert listen(started("echo first; sleep 300"), 100, seconds=0.3) == ((b"first\n", b""), False)
+    program = started("echo first; sleep 300")
+    assert select.select([program.stdout], [], [], LONG)[0]
+    assert listen(program, 100, seconds=0.3) == ((b"first\n", b""), False)
+
+
+def test_who_has_ended_is_not_late_because_we_are(started):
+    program = started("echo first")
+    os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+    assert listen(program, 100, seconds=-1.0) == ((b"first\n", b""), True)
 
 
 def test_strict_output_has_an_end(started):

@@ -319,7 +319,9 @@ def test_foreign_things(fsck, path, form):
         os.mkdir(raw)
         write(f"{path}/inside", b"important")
     elif form == "symlink":
-        os.symlink("/etc/passwd", raw)
+        with open("precious", "wb") as file:
+            file.write(b"precious")
+        os.symlink(os.path.abspath("precious"), raw)
     else:
         os.mkfifo(raw)
     code, said = fsck()

@@ -2,6 +2,7 @@
 
 from _socket import AF_UNIX, SOCK_STREAM, socketpair
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from select import select
 
 import pytest
 
@@ -92,3 +93,20 @@ def test_a_peer_is_there_until_it_closes(loop):
     assert not stream.is_there()
     stream.close()
     assert not stream.is_there()
+
+
+def test_what_came_while_this_process_was_held_up_is_read_though_it_is_late(loop):
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    ours.setblocking(False)
+    stream = Stream(loop, ours, Deadlines(loop))
+    stream.expire_after(0.01)
+
+    def hold_up():
+        """To behind the time when deadlines are looked at."""
+        select([], [], [], 1.1)
+        theirs.sendall(b"here")
+        theirs.close()
+
+    loop.call_soon(loop.call_soon, hold_up)
+    assert read_all(loop, stream) == b"here"
+    stream.close()

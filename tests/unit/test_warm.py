@@ -52,7 +52,7 @@ def become(account, sock):
 
 @pytest.fixture
 def processes():
-    made = Warm("mail.example.org", become, timeout=0.5)
+    made = Warm("mail.example.org", become, timeout=30.0)
     yield made
     made.end_all()
 
@@ -100,6 +100,7 @@ def test_one_that_dies_is_replaced(processes):
 
 def test_one_that_hangs_is_killed_and_nobody_waits_for_it(processes):
     _, (said,) = deliver(processes, "ann", "one")
+    processes._processes["ann"].session._timeouts = 0.5
     broken, verdicts = deliver(processes, "ann", "hangs")
     assert broken == "no answer to MAIL within 0.5 s" and verdicts == [None]
     os.waitid(os.P_PID, pid_of(said), os.WEXITED | os.WNOWAIT)
@@ -110,6 +111,7 @@ def test_one_that_hangs_is_killed_and_nobody_waits_for_it(processes):
 @pytest.mark.parametrize(("account", "why"),
                          [("fails", "connection closed"), ("mute", "no greeting within")])
 def test_one_that_does_not_start(processes, account, why):
+    processes._timeout = 0.5 if account == "mute" else 30.0
     broken, verdicts = deliver(processes, account, "one")
     assert broken.startswith("it did not start: ") and why in broken
     assert verdicts == [None]

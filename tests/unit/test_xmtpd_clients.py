@@ -153,7 +153,7 @@ def authenticated(answer, **more):
     said = run(talk.answer(events.Auth("PLAIN", "AGEAYg==", True), facts))
     talk.close()
     auth.theirs.close()
-    auth.join(5)
+    auth.join(20)
     return said.said(), auth.heard, facts
 
 

@@ -56,7 +56,7 @@ class Queue(Thread):
     def __init__(self, answers):
         super().__init__(daemon=True)
         self.ours, self.theirs = socketpair()
-        self.ours.settimeout(5)
+        self.ours.settimeout(20)
         self._answers = list(answers)
         self.heard = []
         self.start()
@@ -81,7 +81,7 @@ def served(commands, answers=(), checks=(), resolver=None, peer=CLIENT):
     client, ours = socketpair()
     queue = Queue(answers)
     with client:
-        client.settimeout(5)
+        client.settimeout(20)
 
         async def connect():
             return over_socket(queue.theirs)
@@ -97,7 +97,7 @@ def served(commands, answers=(), checks=(), resolver=None, peer=CLIENT):
         pool.close()
         for sock in (ours, queue.theirs):
             sock.close()
-        queue.join(5)
+        queue.join(20)
         return everything(client).split("\r\n")[:-1], b"".join(queue.heard)
 
 

@@ -129,7 +129,7 @@ def service(tmp_path, monkeypatch):
     with socket(AF_UNIX, SOCK_STREAM) as sock:
         sock.bind("s")
         sock.listen(5)
-        sock.settimeout(5)
+        sock.settimeout(20)
         yield sock
 
 
@@ -156,7 +156,7 @@ def ask(loop, asked, count):
 
 def accepted(service):
     sock, _ = service.accept()
-    sock.settimeout(5)
+    sock.settimeout(20)
     return sock
 
 

@@ -28,8 +28,10 @@ def listen(child: Popen[bytes], most: dict[int, int], deadline: float,
         poll = select.poll()
         for fd in (ending, *most):
             poll.register(fd, select.POLLIN)
-        while (left := deadline - time.monotonic()) > 0:
-            ready = [fd for fd, _ in poll.poll(left * 1000)]
+        left = deadline
+        while left > 0:             # also looked at behind the deadline: it may be we who were held up
+            left = deadline - time.monotonic()
+            ready = [fd for fd, _ in poll.poll(max(0.0, left) * 1000)]
             for fd in said.keys() & set(ready):
                 piece = os.read(fd, _PIPE)
                 if fd in strict and len(said[fd]) + len(piece) > most[fd]:

@@ -263,12 +263,17 @@ class Deadlines:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        for stream in [s for s in self.streams if 0.0 < s.expires < now]:
-            stream.expire()
+        if any([0.0 < stream.expires < now for stream in self.streams]):
+            # after a turn of the loop: this process may have been held up, and what came meanwhile counts
+            self._loop.call_soon(self._loop.call_soon, self._expire, now)
         active, self.active = self.active, set()
         for stream in active:
             stream.probe()
         self._loop.call_later(1.0, self._tick)
+
+    def _expire(self, now: float) -> None:
+        for stream in [s for s in self.streams if 0.0 < s.expires < now]:
+            stream.expire()
 
 
 async def connect_unix(loop: asyncio.AbstractEventLoop, deadlines: Deadlines, path: str) -> Stream:

@@ -75,7 +75,7 @@ class Scheduler:
         self._room_at = 0.0         # when, by the loop's clock, something may be begun again
         self._asked_to_look = False
         self._nodes = Nodes(loop, self.disk, time.time, self._bring)
-        self._clock = time.time() - loop.time()
+        self._clock = time.time() - time.monotonic()
 
     @property
     def lifetime(self) -> float:
@@ -214,7 +214,7 @@ class Scheduler:
 
     def _look_at_clock(self) -> None:
         """One that is set back must not make anything wait longer than it was to."""
-        offset = time.time() - self.loop.time()
+        offset = time.time() - time.monotonic()
         back, self._clock = self._clock - offset, offset
         if back > SET_BACK:
             log.event("clock_set_back", seconds=int(back))
