@@ -46,7 +46,6 @@ import os
 import re
 import socket
 import struct
-import threading
 from pathlib import Path
 
 import pytest
@@ -67,15 +66,6 @@ class System:
         self.daemons = [start("mq-queue", self.home), start("mq-resolve", self.home)]
         self.listener = start_listener(self.home)
         self.daemons.append(self.listener)
-        self._ended = threading.Event()
-        self._readers = [threading.Thread(target=self._read_log, args=[one]) for one in self.daemons]
-        for reader in self._readers:
-            reader.start()
-
-    def _read_log(self, daemon):
-        """Who logs must not wait for us."""
-        while not self._ended.is_set():
-            daemon._read(0.05)
 
     def logged(self, *words):
         """The lines of xmtpd's log that hold all *words*."""
@@ -96,9 +86,6 @@ class System:
         return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def end(self):
-        self._ended.set()
-        for reader in self._readers:
-            reader.join()
         for daemon in self.daemons:
             daemon.kill()
 

@@ -64,8 +64,8 @@ def octets(pid, name):
 
 @contextlib.contextmanager
 def bounded(rig):
-    """What happens inside takes less than MEMORY of every process of the daemon; as for time, nobody waits
-    longer than SECONDS for verdicts."""
+    """What happens inside takes less than MEMORY of every process of the daemon; as for time, nobody
+    waits longer than SECONDS for verdicts."""
     sizes = {}
     for pid in tree(rig.process.pid):
         Path(f"/proc/{pid}/clear_refs").write_text("5")         # the peak is now what is in use

@@ -71,8 +71,8 @@ def test_the_sender_is_told_of_a_failure_and_of_nothing_else(failing):
     assert new in told
     failing.wait_for_log("event=queued", f"id={new}", "proto=bounce", f"of={id}")
     failing.wait_for_log("event=finished", f"id={new}")
-    for event, id in (("bounced", id), ("told", id), ("delivered", new)):
-        assert len(failing.log(f"event={event}", f"id={id}")) == 1
+    for event, one in (("bounced", id), ("told", id), ("delivered", new)):
+        assert len(failing.log(f"event={event}", f"id={one}")) == 1
 
 
 def test_a_failed_bounce_comes_to_the_postmaster(failing):

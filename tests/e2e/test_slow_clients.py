@@ -1,7 +1,7 @@
 """Clients that take their time, in both shells: each limit, and who must not be cut by it.
 
-All sessions go on at once; each test looks at one. Where the machine has been held up for so long that who
-was quick came late, all of it is done again.
+All sessions go on at once; each test looks at one. Where the machine has been held up for so long that
+who was quick came late, all of it is done again.
 """
 
 import os

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 from support.home import ME, ROOT, SECONDS, run
@@ -25,15 +25,17 @@ def make_home(path, **control):
 
 
 class Daemon:
-    """A process that announces itself; its log is read line by line, and kept."""
+    """A process that announces itself; its log is read as it comes, and kept in ``lines``."""
 
     def __init__(self, command, **options):
         reading, writing = os.pipe()
         self.lines = []
-        self._rest = b""
+        self._more = threading.Condition()
         self.process = subprocess.Popen([*map(str, command), str(writing)], pass_fds=[writing],
                                         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
         os.close(writing)
+        self._reader = threading.Thread(target=self._read_log)
+        self._reader.start()
         with open(reading, "rb", buffering=0) as ready:
             if not select.select([ready], [], [], SECONDS)[0] or ready.read(1) != b"\n":
                 self.kill()
@@ -49,22 +51,20 @@ class Daemon:
 
     def wait_for(self, *words):
         """The first line of the log that holds all *words*."""
-        deadline = time.monotonic() + SECONDS
-        while True:
-            for line in self.lines:
-                if all(word in line for word in words):
-                    return line
-            left = deadline - time.monotonic()
-            assert left > 0 and self._read(left), f"no line with {words} in {self.lines}"
+        def look():
+            return next((line for line in self.lines if all(word in line for word in words)), None)
 
-    def _read(self, seconds):
-        """More of the log; False when there is none."""
-        if not select.select([self.process.stderr], [], [], seconds)[0]:
-            return False
-        data = os.read(self.process.stderr.fileno(), 65536)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self.lines += [line.decode() for line in lines]
-        return bool(data)
+        with self._more:
+            found = self._more.wait_for(look, SECONDS)
+        assert found, f"no line with {words} in {self.lines}"
+        return found
+
+    def _read_log(self):
+        """Until its end; who logs must not wait for us."""
+        for line in self.process.stderr:
+            with self._more:
+                self.lines.append(line.decode().rstrip("\n"))
+                self._more.notify_all()
 
     def stop(self):
         """TERM; the exit status."""
@@ -78,12 +78,10 @@ class Daemon:
 
     def wait(self):
         """The exit status; also of one that has ended already."""
-        if not self.process.stderr.closed:
-            while self._read(SECONDS):
-                pass
-            for file in (self.process.stderr, self.process.stdout):
-                if file is not None:
-                    file.close()
+        self._reader.join(SECONDS)
+        for file in (self.process.stderr, self.process.stdout):
+            if file is not None:
+                file.close()
         return self.process.wait(SECONDS)
 
 

@@ -28,8 +28,8 @@ def wait_until(condition, what, seconds=SECONDS):
 
 
 def _ports():
-    """All of 20000 to 31999, which the system hands out to nobody, in blocks: each is taken by a name that
-    one socket of this host may have, and is ours until this process ends."""
+    """All of 20000 to 31999, which the system hands out to nobody, in blocks: each is taken by a name
+    that one socket of this host may have, and is ours until this process ends."""
     held = []
     for first in range(20000, 32000, 100):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

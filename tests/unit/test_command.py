@@ -109,8 +109,8 @@ def run_too_long(text, where):
 
 def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "_GRACE", 30.0)
-    outcome = run_too_long("trap 'echo x >cleaned; exit 1' TERM; sleep 1000 & echo $! >child; echo begun;"
-                           " wait", tmp_path)
+    outcome = run_too_long("trap 'echo x >cleaned; exit 1' TERM; sleep 1000 & echo $! >child;"
+                           " echo begun; wait", tmp_path)
     assert outcome == Outcome(None, "begun")
     assert (tmp_path / "cleaned").exists()
     assert gone(int((tmp_path / "child").read_text()))

@@ -264,7 +264,7 @@ class Deadlines:
     def _tick(self) -> None:
         now = self._loop.time()
         if any([0.0 < stream.expires < now for stream in self.streams]):
-            # after a turn of the loop: this process may have been held up, and what came meanwhile counts
+            # after a turn of the loop: we may have been held up, and what came meanwhile counts
             self._loop.call_soon(self._loop.call_soon, self._expire, now)
         active, self.active = self.active, set()
         for stream in active:
