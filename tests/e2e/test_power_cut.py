@@ -309,7 +309,7 @@ class FileSystem:
             pytest.skip(f"no file system to be cut off here: {command[0]}: {done.stderr.strip()}")
 
     def mount(self):
-        self._run("mount", "-o", f"loop,{self._options}", self._image, self.mounted)
+        self._run("mount", "-o", f"loop,commit=300,{self._options}", self._image, self.mounted)
 
     def unmount(self):
         """As soon as the last killed process is gone."""

@@ -219,6 +219,7 @@ class Workers:
         for sock in set(self._wanted.values()):
             _signal_calls(sock)
         self._start_due()
+        self._look_at = time.monotonic() + _TO_ANSWER       # of calls before this no signal tells
         started()
         while self._pids or not self._stopping:
             info = signal.sigtimedwait(wanted, self._wait())
