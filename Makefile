@@ -17,10 +17,10 @@ RUN = run
 TESTS =
 python = .venv/bin/python
 # tests of parts, on all processors; of crashes, in the background; of whole programs, which wait more than they
-# work, one by one
+# work, two files at a time
 crashes = tests/e2e/test_crash_points.py tests/e2e/test_faults.py tests/e2e/test_power_cut.py
 parts = $(python) -m pytest -q -n auto --dist worksteal tests/unit tests/property
-programs = $(python) -m pytest tests/e2e $(crashes:%=--ignore=%)
+programs = $(python) -m pytest -n 2 --dist loadgroup tests/e2e $(crashes:%=--ignore=%)
 # $(call needs,SECTION,OPTION): the words of an option in setup.cfg
 needs = $(shell $(PYTHON) -c 'import configparser as c, shlex; f = c.ConfigParser(); \
 	f.read("setup.cfg"); print(shlex.join(f["$(1)"]["$(2)"].split()))')
