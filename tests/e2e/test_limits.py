@@ -72,16 +72,17 @@ class Tight:
 
     def __enter__(self):
         self._before = self._prlimit(self._pid, "--raw", "--noheadings", "--output", "SOFT", self._kind)
-        for pid in family(self._pid):
-            self._prlimit(pid, f"{self._kind}={self._room(pid)}:")
+        self._limit(self._room)
 
     def __exit__(self, *_error):
-        self._prlimit(self._pid, f"{self._kind}={self._before}:")
-        for pid in family(self._pid)[1:]:       # those too that have been started meanwhile
+        self._limit(lambda _pid: self._before)      # also those that have been started meanwhile
+
+    def _limit(self, room):
+        for pid in [self._pid, *family(self._pid)[1:]]:
             try:
-                self._prlimit(pid, f"{self._kind}={self._before}:")
-            except (FileNotFoundError, subprocess.CalledProcessError):
-                assert not runs(pid)
+                self._prlimit(pid, f"{self._kind}={room(pid)}:")
+            except (OSError, subprocess.CalledProcessError):
+                assert pid != self._pid and not runs(pid)
 
     @staticmethod
     def _prlimit(pid, *words):

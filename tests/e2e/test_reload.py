@@ -99,7 +99,14 @@ def workers(home, name):
     """The pids of the children called *name* of the daemon that has such workers."""
     pid = home.daemons()[WORKERS[name]]
     found = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [one for one in found if runs(one) and Path(f"/proc/{one}/comm").read_text().strip() == name]
+    return [one for one in found if runs(one) and name_of(one) == name]
+
+
+def name_of(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def kill_worker(home, name):

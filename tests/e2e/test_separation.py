@@ -22,7 +22,7 @@ from mqmail.queue import ids
 from support.badserver import BadServer
 from support.daemons import BIN
 from support.home import ME, SECONDS, free_port, run, wait_until
-from support.programs import family
+from support.programs import family, runs
 from support.systemhome import FIRST_UID, Acting, SystemHome
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.geteuid() != 0, reason="for root")]
@@ -410,11 +410,12 @@ def test_signals_reach_ones_own_processes_only(system, actor):
     acting = Acting(system, actor)
     for pid in family(system.process.pid):
         said = acting.do(os.kill, pid, 0)
-        assert said is None if uids(pid) == {str(acting.uid)} else said in REFUSED, pid
+        if runs(pid):               # a worker ends when it has had nothing to do for long
+            assert said is None if uids(pid) == {str(acting.uid)} else said in REFUSED, pid
 
 
 @pytest.mark.parametrize("actor", ACTORS)
 def test_nobody_looks_into_anothers_memory(system, actor):
     acting = Acting(system, actor)
     for pid in family(system.process.pid):
-        assert acting.do(try_file, f"/proc/{pid}/mem") == "", pid
+        assert acting.do(try_file, f"/proc/{pid}/mem") == "" or not runs(pid), pid
