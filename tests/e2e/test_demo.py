@@ -4,19 +4,35 @@ import os
 import re
 import signal
 import smtplib
+import socket
 import ssl
 import subprocess
 import sys
 
 import pytest
 
-from support.home import ME, ROOT, run
+from support.home import ME, ROOT, run, wait_until
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def tour(tmp_path_factory):
+def alone():
+    """No other tour of these tests on this host: each takes the first port that is free."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:
+        def is_ours():
+            try:
+                name.bind("\0mqmail-test-tour")
+            except OSError:
+                return False
+            return True
+
+        wait_until(is_ours, "the end of another tour", 90)
+        yield
+
+
+@pytest.fixture
+def tour(alone, tmp_path_factory):
     """A function that starts the tour in a directory of its own; its output comes by a pipe."""
     directory = tmp_path_factory.mktemp("tour") / "run"
     started = []
