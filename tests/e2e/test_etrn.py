@@ -10,7 +10,7 @@ from mqmail.auth import hashes
 from mqmail.control import passwd
 from support.badserver import BadServer
 from support.daemons import BIN, Client
-from support.home import ME, SECONDS, Home, free_port, wait_until
+from support.home import ME, SECONDS, Home, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -65,7 +65,7 @@ def test_mail_that_waits_goes_out_before_its_time_though_its_host_was_down(home,
     assert "nodes=late.example waiting=1" in home.wait_for_log("event=wanted ")
     assert not home.log("event=finished", f"id={other}")
     assert customer.say("ETRN @late.example") == "250 2.0.0 OK, queuing for node @late.example started"
-    wait_until(lambda: len(home.log("event=deferred", f"id={other}")) == 2, "another attempt")
+    home.wait_for_log("event=deferred", f"id={other}", count=2)
 
 
 def test_other_domains_are_not_its_to_ask_for(home, customer):
