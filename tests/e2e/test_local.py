@@ -80,6 +80,18 @@ def test_a_program_that_fails_for_now_is_run_again(home):
     assert len(home.maildir("alice")) == 1
 
 
+def test_a_slow_program_holds_up_no_other_recipient(home):
+    fifo = home.path / "mail/alice/go"
+    os.mkfifo(fifo)
+    fifo.chmod(0o666)
+    home.qmail("alice", "|cat go\n", ".qmail-slow")
+    home.deliver(f"alice-slow@{ME}", f"bob@{ME}", text=b"Subject: both\r\n\r\n")
+    assert any(b"Subject: both" in text for text in home.wait_for("bob"))
+    assert not home.log("event=delivered", "alice-slow")
+    fifo.write_bytes(b"go")
+    home.wait_for_log("event=delivered", "alice-slow")
+
+
 def test_alarm_runs_the_queue_too(home):
     home.qmail("alice", "|[ -e tried ] || { touch tried; exit 111; }\n")
     home.deliver(f"alice@{ME}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     PutOff = Callable[[State, Hold], None]
 
 MOST_RECIPIENTS = 100       # of one transaction: what every server takes (RFC 5321 4.5.3.1.8)
+FEW_MAILBOXES = 10          # so many recipients here have a transaction each
 MOST_PLANNED = 1000         # for mq-rspawn, which groups them by host; the more it sees, the better
 
 

@@ -22,8 +22,9 @@ from mqmail.base.failure import BadFile
 from mqmail.mail.retry import SET_BACK
 from mqmail.prog.mq_send import report
 from mqmail.prog.mq_send.agenda import ALL, Wanted
-from mqmail.prog.mq_send.job import MOST_PLANNED, MOST_RECIPIENTS, Job, domain_of
+from mqmail.prog.mq_send.job import FEW_MAILBOXES, MOST_PLANNED, MOST_RECIPIENTS, Job, domain_of
 from mqmail.prog.mq_send.places import Places
+from mqmail.prog.mq_send.turns import OWNED
 from mqmail.prog.mq_send.verdicts import Clock, Verdict, brief, due, lines_for, of_reply
 from mqmail.queue import lines, store
 from mqmail.queue import record as records
@@ -145,7 +146,8 @@ class Message:
             or force is ALL or s.recipient.seq in force)]
 
     def _jobs(self, states: list[State]) -> list[tuple[str, Job]]:
-        """A job for each destination and sender, of at most 100 recipients, 1000 for ``remote``."""
+        """A job for each destination and sender, of at most 100 recipients, 1000 for ``remote``. A few
+        mailboxes have one each: none waits for another's program."""
         groups: dict[tuple[str, str], list[State]] = {}
         for state in states:
             sender = report.sender_of(self._record, state)
@@ -153,6 +155,8 @@ class Message:
         jobs = []
         for (destination, sender), part in groups.items():
             most = MOST_PLANNED if destination == "remote" else MOST_RECIPIENTS
+            if destination in OWNED and len(part) <= FEW_MAILBOXES:
+                most = 1
             for i in range(0, len(part), most):
                 jobs.append((destination, Job(self._envelope, sender, destination, part[i:i + most],
                                               self._said, self._open_body, None, self._put_off,
