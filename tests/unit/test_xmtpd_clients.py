@@ -73,6 +73,15 @@ def test_another_set_may_hold_after_starttls():
     assert "ETRN" in handler.server.words
 
 
+def test_an_idle_session_has_few_attributes():
+    """With more than 30, CPython gives each object a dictionary of its own: 1.3 KB."""
+    settings = Settings(Control(FILES))
+    settings.stages = Stages((), lambda _facts: None, lambda _check, _error: None)
+    handler = Dialogue(settings, parse_line("127.0.0.1:25"), Peer(ip="192.0.2.1"), "s1", None, None)
+    last(handler, "EHLO c.example")
+    assert len(vars(handler)) <= 30
+
+
 def last(handler, *lines):
     """What is heard last of who says *lines*."""
     handler.server.greet()

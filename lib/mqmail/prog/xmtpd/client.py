@@ -39,6 +39,8 @@ class Client:
     ucspi_tls: Callable[[], tuple[BlockingStream, str, str]] | None = None
     identd: Identd | None = None
     ident = ""
+    logs = True                     # whether the usual is logged
+    _settled = False                # it is who it is: XCLIENT is not listened to
     _who: Waiter | None = None
 
     def __init__(self, settings: Settings, listener: Listener, peer: Peer, session: str,
@@ -46,14 +48,16 @@ class Client:
         self.settings = settings
         self.listener = listener
         self.facts = Facts(session, listener.role, listener.place)
-        self._settled = False                       # it is who it is: XCLIENT is not listened to
         self._auth_known = auth
         self._via: dict[bool, str] = {}             # XVIA parameters, by whether it may relay
-        self.logs = True                            # whether the usual is logged
         host = settings.control.smtpgreeting.split(" ", 1)[0]
-        self.kind = "lmtp" if listener.role == "lmtp" else "smtp"
-        self.server = Server(self.kind, host, EXTENSIONS)
+        self.server = Server("lmtp" if listener.role == "lmtp" else "smtp", host, EXTENSIONS)
         self.meet(peer)
+
+    @property
+    def kind(self) -> str:
+        """smtp or lmtp."""
+        return self.server.kind
 
     def meet(self, peer: Peer) -> None:
         """The client is *peer*: now, or as a proxy or filter says. What was known of another is

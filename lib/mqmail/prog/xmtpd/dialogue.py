@@ -59,6 +59,8 @@ class Dialogue(Queries):
     """The handler of one session (net/converse.py). Without a *resolver* all recipients are taken.
     *auth* makes the session's talk to mq-auth; without it AUTH is not offered."""
 
+    _auth: AuthTalk | None = None
+
     def __init__(self, settings: Settings, listener: Listener, peer: Peer, session: str,
                  resolver: Resolver | None, pool: Pool,
                  auth: Callable[[], AuthTalk] | None = None) -> None:
@@ -66,7 +68,6 @@ class Dialogue(Queries):
         self.resolver = resolver
         self.pool = pool
         self._make_auth = auth
-        self._auth: AuthTalk | None = None
         self.forget_message()
 
     def forget_message(self) -> None:
