@@ -28,7 +28,8 @@ def home():
         relayclients="127.0.0.1\n", aliases="team: alice, bob@late.example\n",
         rewrite=f"to:former@{ME} alice\n",
         access="Connect:192.0.2.66 REJECT\nHelo:mere.example set:mere\n",
-        optionsets="customers etrn=late.example,.late.example\ntelling vrfy=yes expn=yes rewrite=envelope_recipient\n"
+        optionsets="customers etrn=late.example,.late.example\n"
+        "telling vrfy=yes expn=yes rewrite=envelope_recipient\n"
         "member auth=plain authplain=yes loginset=known\nknown etrn=late.example\nmere databytes=9000\n",
         listeners=f"127.0.0.1:{made.port}\n127.0.0.1:{made.customers} set=customers xclient=127.0.0.1\n"
         f"127.0.0.1:{made.telling} set=telling\n127.0.0.1:{made.members} set=member\n")

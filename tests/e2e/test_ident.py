@@ -74,7 +74,8 @@ def test_the_answer_is_shown_and_only_a_message_waits_for_it(home, identd):
     assert asked == [f"{ports[0]} , {ports[1]}\r\n".encode()]
     assert "user=eve" in home.wait_for_log("event=ident ")
     text = home.wait_for("alice")[-1]
-    received = re.search(rb"\nReceived: from client\.example \(\[127\.9\.8\.7\]\) \(ident ([^)]*)\)\n", text)
+    received = re.search(rb"\nReceived: from client\.example \(\[127\.9\.8\.7\]\) \(ident ([^)]*)\)\n",
+                         text)
     assert received[1] == b"eve+28root+29"
 
 

@@ -454,7 +454,8 @@ def test_a_queue_that_dies_amid_a_message_is_temporary(new):
 
 
 def test_the_queues_refusal_is_passed_on(new):
-    system = new("queue", "resolve", "listener")
+    system = new("queue", "resolve", "listener", processesincoming="1")
+    system.connect().close()        # its worker has read minfree, of which it makes a refusal of its own
     (system.home / "control" / "minfree").write_text("1000000G\n")
     system.kill("queue")
     system.start("queue")

@@ -149,7 +149,8 @@ class Client:
 
     def data(self, body):
         """DATA with *body*, which has its dots stuffed and ends in CRLF; the reply after the dot."""
-        assert self.say("DATA")[:3] == "354"
+        answer = self.say("DATA")
+        assert answer[:3] == "354", answer
         self.send(body + b".\r\n")
         return self.read()
 

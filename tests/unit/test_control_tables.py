@@ -194,7 +194,8 @@ def test_remote_timeouts_and_sessions():
 def test_listeners():
     found = parse("listeners", "127.0.0.1:2525\n[::1]:25 role=lmtp set=x\n"
                   "unix:/run/a role=submission\n")
-    assert found == (listeners.Listener("127.0.0.1", 2525), listeners.Listener("::1", 25, "", "lmtp", "x"),
+    assert found == (listeners.Listener("127.0.0.1", 2525),
+                     listeners.Listener("::1", 25, "", "lmtp", "x"),
                      listeners.Listener(path="/run/a", role="submission"))
     assert [one.place for one in found] == ["127.0.0.1:2525", "[::1]:25", "unix:/run/a"]
     found = parse("listeners", "[::1]:25 destination=filter\n127.0.0.1:25 destination=new\n")

@@ -4,7 +4,17 @@ import os
 
 import pytest
 
-from mqmail.control import access, aliases, badmailfrom, domains, lines, loginnames, logins, users, verify
+from mqmail.control import (
+    access,
+    aliases,
+    badmailfrom,
+    domains,
+    lines,
+    loginnames,
+    logins,
+    users,
+    verify,
+)
 from mqmail.control.whose import find_mailbox
 from mqmail.mail.address import address_key, domain_key, domain_of, written_domain_of
 from mqmail.policy import access as policy

@@ -12,8 +12,8 @@ ROOT = Path(mqmail.__file__).parent
 # From the bottom up: each may import itself and those before it. "local" is what mq-local and
 # mq-lspawn share, "remote" what mq-remote and mq-rspawn do: parts of programs, kept apart for their
 # size. "demo" and "install" are make run and make install.
-LAYERS = ["base", "mail", "xmtp", "control", "queue", "net", "auth", "local", "remote", "policy", "prog", "demo",
-          "install"]
+LAYERS = ["base", "mail", "xmtp", "control", "queue", "net", "auth", "local", "remote", "policy", "prog",
+          "demo", "install"]
 PURE = {"mail", "xmtp"}
 MACHINE = {"os", "sys", "socket", "_socket", "select", "time", "asyncio"}
 WARM = {"base", "mail", "xmtp", "queue", "control"}  # of programs that are run for one message
