@@ -92,6 +92,15 @@ def test_a_line_that_becomes_too_long_is_folded():
     assert b" ".join(lines[:2]).replace(b"  ", b" ") == b"To: " + people.replace("in.", "out.").encode()
 
 
+def test_no_address_is_parted_by_folding():
+    people = [f"u{number}@in.example" for number in range(68)]
+    found = through(f"To: {','.join(people)}\r\n\r\n".encode())
+    lines = found.split(b"\r\n")
+    assert max(map(len, lines)) <= 998
+    assert b"".join(lines).replace(b" ", b"") == f"To:{','.join(people).replace('in.', 'out.')}".encode()
+    assert all(line.endswith(b",") for line in lines[1:-3])
+
+
 def test_a_huge_field_passes_as_it_is():
     huge = b"To: " + b"joe@in.example,\r\n " * (LONGEST_FIELD // 18 + 1) + b"\r\n"
     rest = b"To: joe@in.example\r\n\r\n"

@@ -158,6 +158,16 @@ def test_a_filter_does_what_its_classes_say():
     assert table.header_filter(("envelope_sender", "envelope_recipient")) is None
 
 
+def test_look_ups_for_a_header_are_bounded(monkeypatch):
+    table = rewriter("in.example out.example")
+    looked_up = []
+    monkeypatch.setattr(table._table, "get", lambda key: looked_up.append(key))
+    many = b", ".join([b"a" + b"+" * 60 + b"@" + b"b." * 60 + b"example"] * 300)
+    message = b"From: joe@in.example\r\nTo: %s\r\nCc: %s\r\n\r\n" % (many, many)
+    assert table.header_filter(REWRITES).feed(message) == message
+    assert rewrite.MOST_KEYS <= len(looked_up) < rewrite.MOST_KEYS + 500
+
+
 def test_the_option():
     def option(text):
         return parse(f"x rewrite={text}", parse_optionsets).options("mx", "x").rewrite

@@ -177,6 +177,27 @@ def test_a_hook_at_body_sees_the_size_and_the_start(text, header, body, pieces):
     assert (octets, seen_header, seen_body) == (len(text), header, body[:SEEN])
 
 
+class Adds(Check):
+    """A field on top of each message."""
+
+    name, stage = "adds", "mail"
+
+    def look(self, _facts):
+        return Verdict(fields=("X-Seen: yes",))
+
+
+@pytest.mark.parametrize(("text", "queued"), [
+    (SMALL, b"X-Seen: yes\r\n" + SMALL),
+    (b"\r\nhello\r\n", b"X-Seen: yes\r\n\r\nhello\r\n"),
+    (b"hello\r\n\r\nTo: x\r\n", b"X-Seen: yes\r\n\r\nhello\r\n\r\nTo: x\r\n"),
+    (b"hello\r\n" * 20000, b"X-Seen: yes\r\n\r\n" + b"hello\r\n" * 20000),
+])
+def test_a_body_stays_a_body_behind_our_fields(text, queued):
+    _, heard = served(TWO + bdat(text) + b"QUIT\r\n", checks=[Adds()])
+    first, *more = heard.split(b"BDAT ")[1:]
+    assert b"".join([one.partition(b"\r\n")[2] for one in (first, *more)]).startswith(queued)
+
+
 def test_a_body_of_the_message_before_is_forgotten():
     again = TWO.partition(b"\r\n")[2]
     text = b"a: b\r\n\r\nc\r\n"

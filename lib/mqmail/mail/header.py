@@ -81,7 +81,7 @@ def _field(lines: list[bytes]) -> Field:
 
 def write(fields: Iterable[Field]) -> bytes:
     """The fields with CRLF, without the blank line that ends a header. Lines longer than 998 octets
-    (RFC 5322 2.1.1) are folded at a blank, or anywhere if there is none."""
+    (RFC 5322 2.1.1) are folded at a blank, or behind a comma, or anywhere."""
     lines: list[bytes] = []
     for field in fields:
         first, *more = field.content.split(b"\n")
@@ -92,7 +92,8 @@ def write(fields: Iterable[Field]) -> bytes:
 
 def fold_line(line: bytes) -> list[bytes]:
     """A line of at most 998 octets (RFC 5322 2.1.1), or else parts of that size, each but the first
-    beginning with one blank, none of blanks only."""
+    beginning with one blank, none of blanks only. Cut at a blank, or else behind a comma: what stands
+    between two of a list's is one address."""
     if len(line) <= crlf.LONGEST_LINE:
         return [line]
     lines = []
@@ -101,6 +102,8 @@ def fold_line(line: bytes) -> list[bytes]:
     while len(line) > crlf.LONGEST_LINE:
         cut = max(line.rfind(b" ", 1, crlf.LONGEST_LINE), line.rfind(b"\t", 1, crlf.LONGEST_LINE))
         if cut < 0:
+            cut = line.rfind(b",", 1, crlf.LONGEST_LINE) + 1
+        if cut <= 0:
             cut = len(crlf.break_line(line[:crlf.LONGEST_LINE + 1])[0])
         lines.append(line[:cut].rstrip(_WSP))
         line = b" " + line[cut:].lstrip(_WSP)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 CONTROL = ("rewrite", "rewriteheaders", "detaildelimiter")
 FROM, TO = access.FROM, access.TO
+MOST_KEYS = 1 << 15     # looked up for a message's header: addresses of many labels or details have many
 _TAGS = {HEADER_SENDER: FROM, HEADER_RECIPIENT: TO}
 
 
@@ -102,20 +103,34 @@ class Rewriter:
         return address if entry is None else replaced(address, entry)
 
     def header_filter(self, classes: tuple[str, ...]) -> HeaderFilter | None:
-        """For one message; None if *classes* (optionsets.REWRITES) have none of the header's. Raises
-        BadFile, and so does the filter."""
+        """For one message, MOST_KEYS of which are looked up; None if *classes* (optionsets.REWRITES) have
+        none of the header's. Raises BadFile, and so does the filter."""
         self._table.refresh()
         changes: dict[bytes, Callable[[str], str]] = {}
+        keys = _Keys()
         for one, tag in _TAGS.items():
             if one in classes:
-                changes.update(dict.fromkeys(self._headers[one], self._change(tag)))
+                changes.update(dict.fromkeys(self._headers[one], self._change(tag, keys)))
         return HeaderFilter(changes) if changes else None
 
-    def _change(self, tag: str) -> Callable[[str], str]:
+    def _change(self, tag: str, keys: _Keys) -> Callable[[str], str]:
         def change(address: str) -> str:
-            entry = self._find(address, tag)
+            entry = self._find(address, tag, keys.count) if keys.number < MOST_KEYS else None
             return address if entry is None else replaced(address, entry)
         return change
+
+
+class _Keys:
+    """Those that have been looked up for a message."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def count(self, _key: str) -> None:
+        """One more."""
+        self.number += 1
 
 
 def replaced(address: str, entry: Entry) -> str:

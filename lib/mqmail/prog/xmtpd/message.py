@@ -7,7 +7,7 @@ import time
 
 from mqmail.base import log, xtext
 from mqmail.base.failure import BadFile
-from mqmail.mail.headerscan import LARGEST_JUDGED, is_field
+from mqmail.mail.headerscan import LARGEST_JUDGED, HeaderScan, is_field
 from mqmail.policy.facts import SUBMISSION
 from mqmail.policy.stages import fields_of
 from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, REJECT, Verdict
@@ -139,9 +139,18 @@ class Message(Recipients):
             answer = self._heed(await self.judge("header"))
         self._away = self._away or len(self._thrown) == len(self.server.accepted)
         if self.facts.said:
-            fields = "".join([f"{field}\r\n" for field in fields_of(self.facts)])
-            self._held.insert(0, fields.encode("utf-8", "surrogateescape"))
+            self._put_on_top(fields_of(self.facts))
         return answer or self.filter_header()
+
+    def _put_on_top(self, fields: tuple[str, ...]) -> None:
+        """Those of our checks, and a blank line behind them if the message does not start with a header."""
+        if not fields:
+            return
+        text, scan = b"".join(self._held), HeaderScan()
+        scan.feed(text[:SEEN])
+        end = "" if scan.starts_with_header else "\r\n"
+        top = "".join([f"{field}\r\n" for field in fields]) + end
+        self._held = [top.encode("utf-8", "surrogateescape"), text]
 
     def _completed(self, text: bytes, header: bytes) -> tuple[bytes, bytes]:
         """What a user's program has left out is added, what is not for others taken away."""
