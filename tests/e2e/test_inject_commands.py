@@ -232,7 +232,9 @@ def test_sendmail_hands_on_what_a_report_needs(queue):
 
 @pytest.mark.parametrize(("arguments", "end"), [
     (("-t",), b"first\r\n"), (("-t", "-i"), b"first\r\n.\r\nsecond\r\n"),
-    (("-toi",), b"first\r\n.\r\nsecond\r\n")])
+    (("-toi",), b"first\r\n.\r\nsecond\r\n"), (("-t", "-oitrue"), b"first\r\n.\r\nsecond\r\n"),
+    (("-t", "-O", "IgnoreDots=true"), b"first\r\n.\r\nsecond\r\n"),
+    (("-t", "-oem"), b"first\r\n")])
 def test_a_lone_dot(queue, arguments, end):
     text = b"To: a@x.y\n\nfirst\n.\nsecond\n"
     assert sendmail(queue, *arguments, text=text) == (0, "", "")

@@ -92,6 +92,42 @@ def test_what_is_refused_to_a_list_is_not_the_accounts(sender, auth):
     assert "proto+3Desmtp" in via
 
 
+def replaced(notify, *targets):
+    """A record with a recipient that several stand for, and what is to be told then."""
+    found = a_record(Recipient("1", "new", "team@example.org", notify, "rfc822;t@example.com"))
+    verdict = Verdict("replace", "5.1.6", targets=targets)
+    clock = Clock(1732252900.0, 604800.0)
+    record.extend(found, lines_for(found, found.current()[0], verdict, clock, Places(())))
+    return found
+
+
+ONE, TWO = Target("remote", "a@example.net"), Target("local", "b@example.org")
+MEMBERS = [Target("remote", f"{name}@example.net", "owner@example.org") for name in "ab"]
+
+
+@pytest.mark.parametrize(("notify", "targets", "inherited"), [
+    ((), [ONE, TWO], [(), ()]), (("failure", "delay"), [ONE, TWO], [("failure", "delay")] * 2),
+    (("success",), [ONE, TWO], [("never",)] * 2), (("never",), [ONE, TWO], [("never",)] * 2),
+    (("success", "failure"), [ONE, TWO], [("failure",)] * 2), (("success",), [ONE], [("success",)]),
+    (("never",), MEMBERS, [("failure",)] * 2), (("success",), MEMBERS, [("failure",)] * 2),
+    ((), MEMBERS, [(), ()]), (("never",), MEMBERS[:1], [("failure",)])])
+def test_what_is_to_be_told_of_those_that_an_address_stands_for(notify, targets, inherited):
+    assert [state.recipient.notify for state in replaced(notify, *targets).current()] == inherited
+
+
+def test_several_instead_of_one_are_told_once():
+    found = replaced(("success", "failure"), ONE, TWO)
+    for seq in ("1.1", "1.2"):
+        record.extend(found, lines.done_line(seq, 1732252900, "2.0.0"))
+    [(sender, [state])] = report.to_tell(found, False).items()
+    assert (sender, state.recipient.seq, report.action(state)) == ("alice@example.org", "1", "expanded")
+    shown, words = report.parameters(found, state, 0.0)
+    assert (shown, words) == ("team@example.org", ["XACTION=expanded", "XSTATUS=2.0.0",
+                                                   "ORCPT=rfc822;t@example.com"])
+    record.extend(found, lines.told_line("1", 1732252901, "expanded"))
+    assert report.to_tell(found, False) == {}
+
+
 def test_a_lists_owner_hears_of_the_member():
     found = a_record(Recipient("1", "new", "list@example.org"))
     record.extend(found, lines.replacements("1", [("remote", "m@example.net", "owner@example.org")]))

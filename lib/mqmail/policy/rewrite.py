@@ -103,8 +103,8 @@ class Rewriter:
         return address if entry is None else replaced(address, entry)
 
     def header_filter(self, classes: tuple[str, ...]) -> HeaderFilter | None:
-        """For one message, MOST_KEYS of which are looked up; None if *classes* (optionsets.REWRITES) have
-        none of the header's. Raises BadFile, and so does the filter."""
+        """For one message, of which MOST_KEYS are looked up; None if *classes* (optionsets.REWRITES)
+        have none of the header's. Raises BadFile, and so does the filter."""
         self._table.refresh()
         changes: dict[bytes, Callable[[str], str]] = {}
         keys = _Keys()

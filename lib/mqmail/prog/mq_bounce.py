@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 SOCKET = "run/bounce.sock"
 QUEUE = "run/queue.sock"
 CONTROL = ("me", "injectors", "bouncefrom", "bouncehost", "doublebounceto", "doublebouncehost")
-ACTIONS = ("failed", "delayed", "delivered", "relayed", "none")
+ACTIONS = ("failed", "delayed", "delivered", "relayed", "expanded", "none")
 MOST_RECIPIENTS = 2000      # of one report; mq-send is told to come back with the others
 MOST_SESSIONS = 200
 TIMEOUT = 300.0             # seconds for each answer of mq-queue

@@ -135,13 +135,20 @@ def _send(home: str, found: list[tuple[str, str]], recipients: list[str]) -> Non
     given = dict(found)
     if "t" not in given and not recipients:
         raise Usage("name recipients on the command line, or use -t to take them from the header")
-    dot_ends = "i" not in given and ("o", "i") not in found
+    dot_ends = not any([_is_dotless(letter, text) for letter, text in found])
     report = {"notify": _notify(given), "ret": _ret(given), "envid": _envid(given)}
     source = inject.Input(dot_ends)
     done, pieces = inject.prepare(source, _settings(home, found, recipients))
     queue_id = inject.queue(home, done, pieces, **report)
     if "v" in given:
         files.write_all(1, f"queued as {queue_id}\n".encode())
+
+
+def _is_dotless(letter: str, text: str) -> bool:
+    """``-i``, ``-oi``, ``-oitrue``, ``-O IgnoreDots=true``."""
+    if letter == "O":
+        return text.lower() in ("ignoredots", "ignoredots=true")
+    return letter == "i" or (letter == "o" and text[:1] == "i")
 
 
 def _settings(home: str, found: list[tuple[str, str]], recipients: list[str]) -> Settings:

@@ -154,13 +154,13 @@ def understand(data: bytes) -> Text:
     if envelope is None:
         return Text(length=record.good_length, torn=torn)
     return Text(id=envelope.id, complete=True, size=envelope.size, length=record.good_length, torn=torn,
-                settled=all([is_settled(state) for state in record.current()]), until=_until(record))
+                settled=all([is_settled(state) for state in record.all()]), until=_until(record))
 
 
 def is_settled(state: State) -> bool:
     """Whether it is certain that nothing is left to do for this recipient, nor to tell. mq-send may know
     so of others too."""
-    if state.kind not in ("done", "fail"):
+    if state.kind not in ("done", "fail", "replaced"):
         return False
     notify = state.recipient.notify
     if state.told:

@@ -24,7 +24,7 @@ LONGEST_FACT = 80    # characters of TLS version and cipher, and of seconds
 LATEST_DIGITS = 10   # digits of a time in seconds
 SIZE_DIGITS = 15
 
-ACTIONS = frozenset(("failed", "delayed", "delivered", "relayed", "none"))
+ACTIONS = frozenset(("failed", "delayed", "delivered", "relayed", "expanded", "none"))
 NOTIFY = frozenset(("never", "success", "failure", "delay"))
 RET = frozenset(("", "full", "hdrs"))   # RFC 3461 section 4.3
 
@@ -56,16 +56,19 @@ def to_line(seq: str, destination: str, address: str, notify: tuple[str, ...] = 
     return (_to(_seq(seq), destination, address, notify, orcpt, sender) + "\n").encode()
 
 
-def replacements(seq: str, targets: Sequence[tuple[str, str, str | None]]) -> bytes:
+def replacements(seq: str, targets: Sequence[tuple[str, str, str | None]],
+                 notify: Sequence[tuple[str, ...]] = ()) -> bytes:
     """The ``to`` lines for a recipient that is replaced by *targets*: (destination, address, sender or
-    None). One keeps the number; several become ``SEQ.n``, the last first, which says ``of=n``: SEQ is
-    replaced only when SEQ.1 is there, so a crash between the lines loses none of them."""
+    None). *notify*: what each does not inherit of it, () of one that does. One keeps the number; several
+    become ``SEQ.n``, the last first, which says ``of=n``: SEQ is replaced only when SEQ.1 is there, so a
+    crash between the lines loses none of them."""
     if not targets:
         raise ValueError(f"recipient {seq} would be lost")
+    wanted = notify or [()] * len(targets)
     if len(targets) == 1:
         destination, address, sender = targets[0]
-        return to_line(seq, destination, address, sender=sender)
-    parts = [_to(_seq(f"{seq}.{n}"), destination, address, (), "", sender)
+        return to_line(seq, destination, address, wanted[0], sender=sender)
+    parts = [_to(_seq(f"{seq}.{n}"), destination, address, wanted[n - 1], "", sender)
              for n, (destination, address, sender) in enumerate(targets, 1)]
     parts[-1] += f" of={len(parts)}"
     return ("\n".join(reversed(parts)) + "\n").encode()

@@ -116,7 +116,8 @@ class State:
             for one in self._parts:
                 one.active = True
             self._parts = []
-            self.kind = "replaced"
+            self._set("replaced", 0, "", 0, "", "")
+            self.told = ""
 
 
 class Record:
@@ -137,6 +138,10 @@ class Record:
     def current(self) -> list[State]:
         """The recipients that count: those that nothing has replaced, in the order they appeared."""
         return [s for s in self.recipients.values() if s.active and s.kind != "replaced"]
+
+    def all(self) -> list[State]:
+        """Those too that have been replaced."""
+        return [s for s in self.recipients.values() if s.active]
 
     def _add(self, state: State) -> None:
         seq = state.recipient.seq

@@ -322,7 +322,7 @@ class Message:
     # --- what is left ---
 
     async def _settle(self) -> float | None:
-        left = [s for s in self._record.current() if not _settled(s)]
+        left = [s for s in self._record.all() if not _settled(s)]
         if not left:
             await self._remove()
             return None
@@ -392,6 +392,6 @@ class Message:
 
 
 def _settled(state: State) -> bool:
-    return state.kind in ("done", "fail") and report.action(state) in ("", "none")
+    return state.kind in ("done", "fail", "replaced") and report.action(state) in ("", "none")
 
 

@@ -12,11 +12,13 @@ _LONGEST_HOST = 300
 
 
 def action(state: State) -> str:
-    """``failed``, ``delivered``, ``relayed``: the sender is to be told so, and ``delayed`` if the
-    recipient is ``late``; ``none``: a failure nobody asked to hear of; "": nothing to tell (any more).
+    """``failed``, ``delivered``, ``relayed``, ``expanded``: the sender is to be told so, and ``delayed``
+    if the recipient is ``late``; ``none``: a failure nobody asked to hear of; "": nothing to tell (any
+    more).
 
-    A next hop that was given NOTIFY tells of success itself (RFC 3461 section 5.2.1); of one that was
-    not, we say that the message was relayed (5.2.2)."""
+    Of one that was replaced by several we say so, and no more of their success (RFC 3461 section
+    5.2.7.3): they do not inherit that they are to be told of it. A next hop that was given NOTIFY tells
+    of success itself (5.2.1); of one that was not, we say that the message was relayed (5.2.2)."""
     notify = state.recipient.notify
     if state.told:
         return ""
@@ -24,6 +26,8 @@ def action(state: State) -> str:
         return "delayed"
     if state.kind == "fail":
         return "failed" if not notify or "failure" in notify else "none"
+    if state.kind == "replaced":
+        return "expanded" if "success" in notify else ""
     if state.kind == "done" and "success" in notify:
         if state.recipient.destination in _PLACES:
             return "delivered"
@@ -35,7 +39,7 @@ def to_tell(record: Record, is_late: bool) -> dict[str, list[State]]:
     """Recipients with something to tell, by the sender who is to hear it. *is_late*: those that wait
     too."""
     found: dict[str, list[State]] = {}
-    final = [state for state in record.current() if state.kind != "wait" and _is_told(record, state)]
+    final = [state for state in record.all() if state.kind != "wait" and _is_told(record, state)]
     for state in final + (late(record) if is_late else []):
         found.setdefault(sender_of(record, state), []).append(state)
     return found
@@ -98,7 +102,7 @@ def parameters(record: Record, state: State, ends: float) -> tuple[str, list[str
     that waits is given up."""
     shown, current = first_given(record, state), state.recipient.address
     said = state.said.replace(current, shown) if current != shown else state.said
-    words = [f"XACTION={action(state)}", f"XSTATUS={state.status}"]
+    words = [f"XACTION={action(state)}", f"XSTATUS={state.status or '2.0.0'}"]
     if said:
         words.append(f"XSAID={_bounded(said, _LONGEST_SAID)}")
     if state.host:

@@ -166,7 +166,20 @@ def _replace(record: Record, state: State, verdict: Verdict, now: float, places:
         return lines.done_line(seq, now, "2.1.5", "", "the message goes there already")
     if len(record.recipients) + len(fresh) > MOST_RECIPIENTS or record.good_length > _ROOM_FOR_OTHERS:
         return lines.fail_line(seq, now, "5.5.3", verdict.host, "it stands for too many others")
-    return lines.replacements(seq, [(t.destination, t.address, t.sender or None) for t in fresh])
+    return lines.replacements(seq, [(t.destination, t.address, t.sender or None) for t in fresh],
+                              [_notify(state.recipient, t, len(fresh)) for t in fresh])
+
+
+def _notify(recipient: Recipient, target: Target, number: int) -> tuple[str, ...]:
+    """What is to be told of one of *number* targets; () for what is to be told of the *recipient*. A
+    list's owner hears of failures whatever who writes to the list wants (RFC 3461 section 5.2.7.1); who
+    writes to several at once hears that they are several (5.2.7.3), and not of each one's success."""
+    wanted = recipient.notify
+    if target.sender and wanted and (number > 1 or "success" not in wanted):
+        return ("failure",)
+    if number > 1 and "success" in wanted:
+        return tuple([word for word in wanted if word != "success"]) or ("never",)
+    return ()
 
 
 def brief(verdict: Verdict) -> Verdict:

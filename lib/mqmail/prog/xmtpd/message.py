@@ -143,7 +143,7 @@ class Message(Recipients):
         return answer or self.filter_header()
 
     def _put_on_top(self, fields: tuple[str, ...]) -> None:
-        """Those of our checks, and a blank line behind them if the message does not start with a header."""
+        """Those of our checks; a blank line behind them if the message does not start with a header."""
         if not fields:
             return
         text, scan = b"".join(self._held), HeaderScan()
