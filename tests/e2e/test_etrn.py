@@ -20,19 +20,22 @@ def home():
     """At ``customers`` ETRN is offered, at ``telling`` VRFY and EXPN; nobody listens at ``away``."""
     made = Home("alice", "bob")
     made.customers, made.telling, made.away = free_port(), free_port(), free_port()
-    made.members = free_port()
+    made.members, made.users = free_port(), free_port()
     made.control(passwd=passwd.encode("bob", hashes.make("sesam")) + "\n")
     (made.path / "control/passwd").chmod(0o600)
     made.control(
         smtproutes=f"late.example:127.0.0.1:{made.away}\n.late.example:127.0.0.1:{free_port()}\n",
-        relayclients="127.0.0.1\n", aliases="team: alice, bob@late.example\n",
+        relayclients="127.0.0.1\n",
+        aliases="team: alice, bob@late.example\nabroad: alice, \u00e9@late.example\n",
         rewrite=f"to:former@{ME} alice\n",
         access="Connect:192.0.2.66 REJECT\nHelo:mere.example set:mere\n",
         optionsets="customers etrn=late.example,.late.example\n"
         "telling vrfy=yes expn=yes rewrite=envelope_recipient\n"
-        "member auth=plain authplain=yes loginset=known\nknown etrn=late.example\nmere databytes=9000\n",
+        "member auth=plain authplain=yes loginset=known\nknown etrn=late.example\nmere databytes=9000\n"
+        "users tls=none auth=plain authplain=yes vrfy=yes expn=yes\n",
         listeners=f"127.0.0.1:{made.port}\n127.0.0.1:{made.customers} set=customers xclient=127.0.0.1\n"
-        f"127.0.0.1:{made.telling} set=telling\n127.0.0.1:{made.members} set=member\n")
+        f"127.0.0.1:{made.telling} set=telling\n127.0.0.1:{made.members} set=member\n"
+        f"127.0.0.1:{made.users} role=submission set=users\n")
     try:
         yield made.start()
     finally:
@@ -118,6 +121,8 @@ def test_without_mq_send_nothing_is_started():
     ("EXPN team", f"250-2.1.5 <alice@{ME}>\r\n250 2.1.5 <bob@late.example>"),
     ("EXPN alice", f"250 2.1.5 <alice@{ME}>"),
     ("EXPN nobody", "550 5.1.1 "),
+    ("EXPN abroad", "252 2.6.8 "),
+    ("EXPN abroad SMTPUTF8", f"250-2.1.5 <alice@{ME}>\r\n250 2.1.5 <\u00e9@late.example>"),
 ])
 def test_who_may_learn_what_we_know_does(home, command, said):
     with Client(home.telling) as client:
@@ -132,3 +137,13 @@ def test_others_do_not(home):
         assert "VRFY" not in client.say("EHLO x")
         assert client.say("VRFY nobody")[:3] == "252"
         assert client.say("EXPN team")[:3] == "502"
+
+
+@pytest.mark.parametrize("command", ["VRFY alice", "EXPN team"])
+def test_nobody_learns_it_before_what_must_come_before_mail(home, command):
+    with Client(home.users) as client:
+        assert "VRFY" in client.say("EHLO x")
+        assert client.say(command)[:9] == "530 5.7.0"
+        word = base64.b64encode(b"\0bob\0sesam").decode()
+        assert client.say(f"AUTH PLAIN {word}")[:3] == "235"
+        assert client.say(command)[:3] == "250"

@@ -362,12 +362,16 @@ def talk(path, *lines):
         sock.settimeout(SECONDS)
         sock.connect(path)
         file = sock.makefile("rwb")
-        said = [answer(file)]
-        for line in lines:
-            file.write(line.encode() + b"\r\n")
-            file.flush()
-            said.append(answer(file))
-        return said
+        return [answer(file), *say(file, *lines)]
+
+
+def say(file, *lines):
+    said = []
+    for line in lines:
+        file.write(line.encode() + b"\r\n")
+        file.flush()
+        said.append(answer(file))
+    return said
 
 
 def answer(file):
@@ -394,6 +398,47 @@ def test_who_may_say_where_a_message_came_from(system, actor):
     assert f"caller={acting.uid} " in line
     via = "proto=esmtp ip=192.0.2.77" if believed else f"proto=local uid={acting.uid}"
     assert line.endswith(via)
+
+
+def connected(path, account):
+    """A socket to *path*: whoever listens sees *account*."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(SECONDS)
+    os.setegid(account.gid)
+    os.seteuid(account.uid)
+    try:
+        sock.connect(str(path))
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    return sock
+
+
+def test_a_session_with_mq_queue_has_what_the_control_files_say_now(system):
+    """xmtpd keeps its own open for as long as there is mail."""
+    listeners, databytes = system.path / "control/listeners", system.path / "control/databytes"
+    text, queue = listeners.read_text(), system.daemons()["mq-queue"]
+    with connected(system.path / "run/queue.sock", system.accounts.of("xmtpd")) as sock:
+        file = sock.makefile("rwb")
+
+        def said():
+            lines = say(file, "RSET", "MAIL FROM:<>", f"RCPT TO:<@local:alice@{ME}>", "RSET",
+                        "MAIL FROM:<> SIZE=5000")
+            return lines[2][:3], lines[4][:3]
+
+        assert answer(file)[:3] == "220"
+        say(file, "EHLO x")
+        assert said() == ("550", "250")
+        try:
+            listeners.write_text(text.replace("destination=mailbox", "destination=local"))
+            databytes.write_text("4000\n")
+            os.kill(queue, signal.SIGHUP)
+            wait_until(lambda: said() == ("250", "552"), "the new files in force")
+        finally:
+            listeners.write_text(text)
+            databytes.unlink()
+            os.kill(queue, signal.SIGHUP)
+        wait_until(lambda: said() == ("550", "250"), "the old files in force")
 
 
 @pytest.mark.parametrize(("actor", "code"), [("xmtpd", "535"), ("mq-bounce", "502")])

@@ -63,6 +63,13 @@ def test_expn_has_to_be_offered():
     assert codes(told.say(b"EXPN\r\n")) == [501]
 
 
+def test_smtputf8_of_vrfy_is_told():
+    told = opened(offer=("SMTPUTF8", "EXPN"))
+    told.say(b"VRFY \xc3\xa9 SMTPUTF8\r\nEXPN team SMTPUTF8\r\n")
+    assert told.log == [events.Verify("\u00e9", utf8=True),
+                        events.Verify("team", expand=True, utf8=True)]
+
+
 def test_who_verifies_many_that_are_not_there_is_disconnected():
     told = opened(errors=5)
     told._on_verify = lambda event: told.server.answer(event, reply(550, "5.1.1", "no such user"))

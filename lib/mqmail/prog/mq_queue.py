@@ -91,6 +91,7 @@ class Worker:
         self._waiting: list[waiter.Waiter] = []
         self._trigger = Trigger()
         self._users: Counter[int] = Counter()       # sessions of each uid
+        self._intakes: set[Intake] = set()
         self._floor = Floor()
 
     def run(self) -> None:
@@ -103,16 +104,16 @@ class Worker:
         daemon.run_loop(self.loop, lambda stopped: service.stop(10.0, stopped), self._reload)
 
     def _reload(self) -> None:
+        """For the sessions that are open too: xmtpd keeps its own for as long as there is mail."""
         self.control = reader.load(".", CONTROL)
+        for intake in self._intakes:
+            intake.obey()
 
     def _session(self, stream: Stream) -> tuple[Server, Intake, Callable[[str], None]]:
         peer = unix.peer_of(stream.sock)
-        given = self.control.injectors.level(peer.uid)
-        level = TRUSTED if peer.uid in self._believed else given
-        limits = Limits(size=self.control.databytes, recipients=MOST_RECIPIENTS, errors=1000,
-                        refused=100000, idle=0)
-        server = Server("smtp", self.control.me, (*EXTENSIONS, "XMQ"), limits)
-        intake = Intake(self, server, peer.uid, level == TRUSTED, self._destinations(given, level))
+        level = TRUSTED if peer.uid in self._believed else self.control.injectors.level(peer.uid)
+        server = Server("smtp", self.control.me, (*EXTENSIONS, "XMQ"))
+        intake = Intake(self, server, peer.uid, level == TRUSTED)
         if level == NONE:
             refuse_caller(server, peer, "may not put mail into this queue")
         elif level != TRUSTED and self._users[peer.uid] >= MOST_OF_A_USER:
@@ -120,8 +121,10 @@ class Worker:
         else:
             server.greet()
         self._users[peer.uid] += 1
+        self._intakes.add(intake)
 
         def end(why: str) -> None:
+            self._intakes.discard(intake)
             self._users[peer.uid] -= 1
             if not self._users[peer.uid]:
                 del self._users[peer.uid]
@@ -129,12 +132,13 @@ class Worker:
 
         return server, intake, end
 
-    def _destinations(self, given: str, level: str) -> frozenset[str] | None:
-        """Those that a caller of *level* may give besides new; None: all. *given*: its level by
-        control/injectors."""
-        if given == TRUSTED:
-            return None
-        return given_destinations(self.control.listeners) if level == TRUSTED else frozenset()
+    def destinations(self, uid: int, trusted: bool) -> frozenset[str] | None:
+        """Those that a caller may give besides new, *trusted* as a program of ours or by
+        control/injectors; None: all."""
+        if not trusted:
+            return frozenset()
+        is_chosen = self.control.injectors.level(uid) == TRUSTED
+        return None if is_chosen else given_destinations(self.control.listeners)
 
     def commit(self, message: incoming.Incoming, record: bytes) -> waiter.Waiter:
         """Make *message* durable with all that are ready now; the Waiter gives None or OSError."""
@@ -198,15 +202,20 @@ def _commit(batch: list[tuple[incoming.Incoming, bytes]]) -> dict[incoming.Incom
 class Intake:
     """One session's messages on their way into the queue."""
 
-    def __init__(self, worker: Worker, server: Server, uid: int, trusted: bool,
-                 destinations: frozenset[str] | None) -> None:
+    def __init__(self, worker: Worker, server: Server, uid: int, trusted: bool) -> None:
         self._worker = worker
         self._server = server
         self._uid = uid
         self._trusted = trusted
-        self._destinations = destinations
         self._message: incoming.Incoming | None = None
         self._forget()
+        self.obey()
+
+    def obey(self) -> None:
+        """Take what the control files say now."""
+        self._destinations = self._worker.destinations(self._uid, self._trusted)
+        self._server.set_limits(Limits(size=self._worker.control.databytes, recipients=MOST_RECIPIENTS,
+                                       errors=1000, refused=100000, idle=0))
 
     def _forget(self) -> None:
         self._held: list[bytes] = []

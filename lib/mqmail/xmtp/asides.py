@@ -36,18 +36,16 @@ class Asides(Transfer):
         self._authenticated = False
 
     def _vrfy(self, argument: str) -> Any:
-        who = self._whom("VRFY", argument)
-        return self._owe(events.Verify(who)) if type(who) is str else who
+        return self._whom("VRFY", argument)
 
     def _expn(self, argument: str) -> Any:
         if "EXPN" not in self.words:
             return self._say(reply(502, "5.5.1", "EXPN is not offered"))
-        who = self._whom("EXPN", argument)
-        return self._owe(events.Verify(who, expand=True)) if type(who) is str else who
+        return self._whom("EXPN", argument)
 
     def _whom(self, verb: str, argument: str) -> Any:
-        """The text, or what a refusal gives. With SMTPUTF8 as last word names may be UTF-8 (RFC 6531
-        section 3.7.4.2)."""
+        """With SMTPUTF8 as last word names may be UTF-8, here and in the reply (RFC 6531 section
+        3.7.4.2)."""
         who, _, last = argument.rpartition(" ")
         utf8 = "SMTPUTF8" in self.words and bool(who) and last.isascii() and last.upper() == "SMTPUTF8"
         who = who.strip(" ") if utf8 else argument
@@ -55,7 +53,7 @@ class Asides(Transfer):
             return self._say(reply(501, "5.5.4", f"{verb} whom?"))
         if not utf8 and not who.isascii():
             return self._say(reply(553, "5.6.7", "this name needs SMTPUTF8"))
-        return who
+        return self._owe(events.Verify(who, verb == "EXPN", utf8))
 
     def _etrn(self, argument: str) -> Any:
         """RFC 1985 section 5: a host, or with ``@`` all of a domain; no queue has a name (``#``)."""

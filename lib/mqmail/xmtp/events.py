@@ -113,10 +113,12 @@ class Reset:
 
 @value
 class Verify:
-    """VRFY, or EXPN (*expand*), without its SMTPUTF8. Wants a reply (None: 252)."""
+    """VRFY, or EXPN (*expand*). With SMTPUTF8 (*utf8*) the reply may have UTF-8. Wants a reply (None:
+    252)."""
 
     argument: str
     expand: bool = False
+    utf8: bool = False
 
 
 @value

@@ -197,8 +197,9 @@ class Dialogue(Queries):
         self.server.answer(event, answer or self._wants_first() or self.rewrite_sender(event))
 
     def _wants_first(self) -> Reply | None:
-        """What must come before MAIL. What the listener or the client's address asks for holds whatever
-        set is had for a HELO name, which anybody may say."""
+        """What must come before MAIL, VRFY and the like (RFC 3207 section 4, RFC 4954 section 6). What
+        the listener or the client's address asks for holds whatever set is had for a HELO name, which
+        anybody may say."""
         facts = self.facts
         answer = self.lacks(self.options) or self.lacks(self.place_options)
         if answer is not None or self.peer.local:
@@ -208,7 +209,7 @@ class Dialogue(Queries):
         return None
 
     async def _verify(self, event: events.Verify) -> None:
-        self.server.answer(event, await self.look_up(event))
+        self.server.answer(event, self._wants_first() or await self.look_up(event))
 
     def _etrn(self, event: events.Etrn) -> None:
         answer = self._wants_first() or self.start_queue(event)

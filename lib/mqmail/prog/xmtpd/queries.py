@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_MEMBERS = 100      # that EXPN tells
 _NO_MAILBOX = reply(553, "5.1.3", "say a mailbox")
+_NEEDS_UTF8 = reply(252, "2.6.8", "the answer needs SMTPUTF8")      # RFC 6531 section 3.7.4.2
 _UNKNOWN = reply(252, "2.5.2", "send some mail, I will try my best")
 
 
@@ -47,8 +48,8 @@ class Queries(Message):
 
     async def look_up(self, event: events.Verify) -> Reply | None:
         """What mq-resolve says of a mailbox; None: nothing is told."""
-        told = self.options.expn if event.expand else self.options.vrfy
-        if not told or self.resolver is None or self._is_unwelcome:
+        is_told = self.options.expn if event.expand else self.options.vrfy
+        if not is_told or self.resolver is None or self._is_unwelcome:
             return None
         try:
             address = _mailbox(event.argument, self.settings.control.me)
@@ -61,7 +62,10 @@ class Queries(Message):
         transaction = Transaction("", [(asked, ())], words, ASK)
         missing = await self.resolver.ask(transaction)
         answer = transaction.verdicts[0] or transaction.refused
-        return missing if answer is None else _told(answer, address, event.expand)
+        if answer is None:
+            return missing
+        told = _told(answer, address, event.expand)
+        return told if event.utf8 or all(map(str.isascii, told.lines)) else _NEEDS_UTF8
 
 
 def _allowed(event: events.Etrn, domains: tuple[str, ...]) -> list[str]:
