@@ -342,6 +342,28 @@ def test_a_silent_server(shell):
     assert why == "no handshake within 0.1 s"
 
 
+def test_a_peer_that_reads_nothing_is_not_listened_to(shell, pair):
+    """What it makes us say would be kept without end."""
+    given_up = threading.Event()
+
+    def write_only(tls):
+        tls.sendall(b"x" * 10000)
+        assert given_up.wait(20)
+
+    async def talk(stream):
+        tls = await start_client(stream, client_context(False, "", ""), "", 20.0)
+        tls.expire_after(0.1)
+        tls.write(MEGABYTE)
+        await tls.read()
+
+    with Peer(refuses(under_tls(server_context(pair), write_only))) as peer:
+        stream = shell.stream(peer.ours)
+        with pytest.raises(Expired):
+            shell.run(talk(stream))
+        given_up.set()
+        stream.close()
+
+
 @pytest.mark.parametrize("name", [".x.example", "x" * 70 + ".example", "a\0b", "\ud800"])
 def test_what_is_no_server_name(name):
     why = failure(Blocking(), nothing, client_context(False, "", ""), name)
@@ -591,6 +613,9 @@ class Recorder:
 
     def write(self, data):
         self.pieces.append(data)
+
+    async def drain(self):
+        pass
 
     def expire_after(self, seconds):
         pass

@@ -200,9 +200,13 @@ class TlsStream:
 
     async def read(self) -> bytes:
         """The next octets; b"" at the end. SMTP says itself where a message ends, so an end without
-        close_notify is one like another. Raises Expired."""
+        close_notify is one like another. Raises Expired.
+
+        A peer may ask for answers of TLS itself without end (KeyUpdate, RFC 8446 section 4.6.3): it has
+        to read them."""
         while not self._plain and not self._ended:
             self._flush()
+            await self._stream.drain()
             self._receive(await self._stream.read())
         plain, self._plain = self._plain, b""
         return plain
