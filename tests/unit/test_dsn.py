@@ -36,6 +36,14 @@ def parsed(subject, original=ORIGINAL, **options):
     return message
 
 
+@pytest.mark.parametrize(("orcpt", "shown"), [
+    ("rfc822;robert@example.com", "<bob@example.com> (sent to <robert@example.com>): "),
+    ("RFC822;Bob@Example.com", "<bob@example.com>: "), ("x400;robert", "<bob@example.com>: "),
+    ("", "<bob@example.com>: ")])
+def test_a_person_finds_the_address_that_was_written_to(orcpt, shown):
+    assert shown in words(about(BOB.replace(orcpt=orcpt)))
+
+
 def parts(subject, original=ORIGINAL, **options):
     return parsed(subject, original, **options).get_payload()
 
@@ -123,8 +131,8 @@ def test_the_address_of_a_host_is_a_comment(host, remote):
 def test_a_person_reads_who_why_and_what_to_do():
     text = words(about())
     assert "This is the mail system at mx.example.org." in text
-    assert ("<bob@example.com>: there is no such mailbox; please check the address for typing errors. "
-            "mx.example.com said: 550 5.1.1 No such user") in text
+    assert ("<bob@example.com> (sent to <robert@example.com>): there is no such mailbox; please check"
+            " the address for typing errors. mx.example.com said: 550 5.1.1 No such user") in text
     assert "No further attempt will be made" in text
     assert "The message is enclosed." in text
 

@@ -54,7 +54,9 @@ def test_a_default_host_may_itself_be_incomplete():
     ('"a@b.c', "quoted string is not closed"), ("(a@b.c", "comment is not closed"),
     ("a@[1.2.3.4", "literal is not closed"), ("a)", "without its beginning"),
     ("a@b@c", "one '@'"), ("@b.c", "one '@'"), ("a@", "one '@'"), ("<John Doe@b.c>", "in the midst"),
-    ("<@a.b>", "source route"), ("<a@b.c> Bob", "words after '>'"), ("a\\", "backslash at the end"),
+    ("<@a.b>", "source route"), ("<@a.b,ceo@c.d,:x@y.z>", "source route"),
+    ("<@a.b@c.d:x@y.z>", "source route"), ("<@a.b:ceo@c.d:x@y.z>", "source route"),
+    ("<a@b.c> Bob", "words after '>'"), ("a\\", "backslash at the end"),
     ("[1.2.3.4]@b.c", "one '@'")])
 def test_what_is_no_list_is_refused(text, problem):
     with pytest.raises(BadList, match=problem):

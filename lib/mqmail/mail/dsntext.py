@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mqmail.mail.address import lower_ascii
 from mqmail.mail.reason import explain, status_for
 from mqmail.mail.shown import clean, fold
 
@@ -68,11 +69,19 @@ def _sentence(one: Reported, wide: bool) -> str:
     why = _GOOD.get(one.action) or explain(status_for(one.status, one.action))
     if one.action == "delayed" and one.until:
         why += f" (attempts go on until {clean(one.until, wide)})"
-    lines = fold(f"<{clean(one.recipient, wide)}>: {why}.", "    ")
+    lines = fold(f"<{clean(one.recipient, wide)}>{_known_as(one, wide)}: {why}.", "    ")
     if one.said:
         who = f"{one.host} said:" if one.host else "The reason given:"
         lines += fold(clean(f"{who} {one.said}", wide), "    ", "    ")
     return lines
+
+
+def _known_as(one: Reported, wide: bool) -> str:
+    """What the sender wrote to, if it was rewritten on its way."""
+    kind, _, original = one.orcpt.partition(";")
+    if kind.lower() != "rfc822" or not original or lower_ascii(original) == lower_ascii(one.recipient):
+        return ""
+    return f" (sent to <{clean(original, wide)}>)"
 
 
 def _enclosed(about: Report, full: bool) -> str:

@@ -188,9 +188,17 @@ def _angle(inside: list[Token], end: int, comma: int) -> Mailbox:
         colons = [i for i, token in enumerate(inside) if token.kind == ":"]
         if not colons:
             raise BadList("a source route ends in ':'")
+        _check_route(inside[:colons[-1]])
         inside, exact = inside[colons[-1] + 1:], False
     local, domain = _spec(inside)
     return Mailbox(local, domain, start, inside[-1].end, exact, comma)
+
+
+def _check_route(route: list[Token]) -> None:
+    """``@host,@host``: an address in it would be another than the one behind it."""
+    for before, token in zip(route, route[1:], strict=False):
+        if token.kind not in "wl.,@" or (token.kind == "@" and before.kind != ","):
+            raise BadList("a source route is @host,@host:")
 
 
 def _bare(pending: list[Token], comma: int) -> list[Mailbox]:
