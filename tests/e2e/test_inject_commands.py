@@ -218,7 +218,7 @@ def test_mq_inject_queues(queue):
 
 
 def test_sendmail_hands_on_what_a_report_needs(queue):
-    code, out, err = sendmail(queue, "-v", "-N", "failure,DELAY", "-R", "HDRS", "-V", "a=1", "-FCron",
+    code, out, err = sendmail(queue, "-v", "-N", "failure,DELAY,failure", "-R", "HDRS", "-V", "a=1", "-FCron",
                               "-oem", "-B8BITMIME", "-fenv@x.y", "B <b@x.y>, c@x.y", text=b"x")
     [(record, message)] = queued(queue)
     assert (code, err) == (0, "")

@@ -57,7 +57,8 @@ def test_a_header_larger_than_the_limit_is_refused():
     line = b"X: " + b"y" * 60 + b"\n"
     fits = line * (header.LARGEST // len(line))
     assert len(read(fits + b"\n")[0]) == header.LARGEST // len(line)
-    for data in (fits + line, b"X: " + b"y" * header.LARGEST, b"X: y\n" + b" z" * header.LARGEST):
+    for data in (fits + line, b"X: " + b"y" * header.LARGEST, b"X: y\n" + b" z" * header.LARGEST,
+                 b"From " + b"y" * (header.LARGEST - 4) + b"\n\nbody\n"):
         with pytest.raises(Permanent, match="larger than 1048576 octets"):
             read(data)
 

@@ -18,6 +18,7 @@ LARGEST = 1 << 20   # octets of a whole header
 
 _NAME = frozenset(range(33, 127))   # RFC 5322 2.2: ftext, the colon is looked for first
 _WSP = b" \t"
+_MBOX = (b"From ", b">From ")
 
 
 @value
@@ -47,14 +48,14 @@ def read(readline: Callable[[int], bytes]) -> tuple[list[Field], bytes]:
     left = LARGEST
     while line := readline(left + 2):   # room for a blank line, and to see that there is too much
         text = _without_end(line)
-        if text and len(line) > left and (fields or is_field(text)):
+        if text and len(line) > left and (fields or is_field(text) or text.startswith(_MBOX)):
             raise Permanent(f"the header of the message is larger than {LARGEST} octets", "5.3.4")
         if text[:1] in (b" ", b"\t") and fields:
             if text.strip(_WSP):        # RFC 5322 3.2.2: a line of blanks only is obsolete
                 fields[-1].append(text)
         elif is_field(text):
             fields.append([text])
-        elif fields or not text.startswith((b"From ", b">From ")):
+        elif fields or not text.startswith(_MBOX):
             return [_field(lines) for lines in fields], line if text else b""
         left -= len(line)
     return [_field(lines) for lines in fields], b""

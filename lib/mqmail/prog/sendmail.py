@@ -173,7 +173,7 @@ def _addresses(text: str, known: Settings) -> list[str]:
 
 
 def _notify(given: dict[str, str]) -> str:
-    words = given.get("N", "").lower().split(",")
+    words = list(dict.fromkeys(given.get("N", "").lower().split(",")))
     if words not in ([""], ["never"]) and not set(words) <= set(NOTIFY):
         raise Usage("-N is followed by never, or by some of failure,delay,success")
     return ",".join(words)
