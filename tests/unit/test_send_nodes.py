@@ -46,6 +46,12 @@ def test_what_comes_by_datagram_is_looked_at():
     assert nodes.names_of(data) == ["example.com", ".example.org"]
 
 
+def test_a_datagram_holds_the_two_names_of_one_etrn_and_costs_no_time():
+    longest = ".".join(["x" * 63] * 3 + ["x" * 61])
+    assert nodes.names_of(f".{longest}\n{longest}".encode()) == [f".{longest}", longest]
+    assert len(nodes.names_of(b"x\n" * 30000)) == nodes.LONGEST // 2
+
+
 class Timer:
     def __init__(self, at, call):
         self.at, self.call = at, call

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Bring = Callable[[Iterable[tuple[str, Wanted]]], None]
 
+LONGEST = 512           # octets of a datagram: a domain, and all below it; the rest is not heard
 MOST = 1000             # domains at a time; more are not heard
 AGAIN = 60.0            # seconds until the same domain is looked for again
 STEP = 100              # records that a thread reads in one go
@@ -115,7 +116,7 @@ class Nodes:
 def names_of(data: bytes) -> list[str]:
     """The domains and ``.domains`` in a datagram, in lower case; what is none of them is left out."""
     found = []
-    for line in data.decode("ascii", "replace").split("\n"):
+    for line in data[:LONGEST].decode("ascii", "replace").split("\n"):
         try:
             check_domain(line.removeprefix("."))
         except BadAddress:

@@ -23,7 +23,7 @@ from mqmail.net.threads import Threads
 from mqmail.prog.mq_send.agenda import Agenda
 from mqmail.prog.mq_send.job import Job, domain_of
 from mqmail.prog.mq_send.message import Message
-from mqmail.prog.mq_send.nodes import Nodes
+from mqmail.prog.mq_send.nodes import LONGEST, Nodes
 from mqmail.prog.mq_send.outlet import Outlet
 from mqmail.prog.mq_send.removal import Removal
 from mqmail.queue import ids, orphans, store
@@ -126,7 +126,7 @@ class Scheduler:
     def _asked_for(self) -> None:
         """ETRN: at most a datagram a turn."""
         try:
-            self._nodes.ask(self._etrn.recv(trigger.LONGEST))
+            self._nodes.ask(self._etrn.recv(LONGEST))
         except OSError:
             pass
 
