@@ -64,9 +64,18 @@ def test_its_mail_goes_to_the_service_and_other_mail_does_not(home):
 
 def test_recipients_are_looked_up_and_may_not_be_anywhere(home):
     with Client(home.filtered) as client:
-        said = client.begin("a@example.net", f"nobody@{ME}", "x@far.example", f"<@local:alice@{ME}",
-                            f"alice@{ME}")
-    assert [one[:9] for one in said] == ["550 5.1.1", "550 5.7.1", "501 5.1.3", "250 2.1.5"]
+        said = client.begin("a@example.net", f"nobody@{ME}", "x@far.example", f"alice@{ME}")
+    assert [one[:9] for one in said] == ["550 5.1.1", "550 5.7.1", "250 2.1.5"]
+
+
+def test_a_client_chooses_no_destination(home):
+    """What it says is a source route (RFC 5321 section 4.1.1.3)."""
+    for port, place in ((home.filtered, "filter"), (home.port, "mailbox")):
+        [said], [last] = send(home, port, f"@local:alice@{ME}")
+        assert said[:3] == "250"
+        line = home.wait_for_log("event=replaced" if place == "mailbox" else "event=delivered",
+                                 f"id={last.split()[-1]}", f"address=alice@{ME}")
+        assert "destination=new" in line if place == "mailbox" else "destination=filter" in line
 
 
 def test_the_service_sends_on_to_where_other_mail_goes(home):
