@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.home import ME, ROOT, free_port, owner_name, reply, wait_until
+from support.lmtpservice import LmtpService
 
 pytestmark = pytest.mark.e2e
 TEXT = b"Subject: dots\r\n\r\n.\r\n..\r\n.x\r\n\xc3\xbc\r\n"
@@ -45,6 +46,18 @@ def test_it_gets_each_message_whole_and_once_for_each_recipient(counter):
     assert sorted(counts.read_text().splitlines()) == sorted(expected)
     home.wait_for_log("event=delivered", f"id={ids[0]}", "destination=mailbox", "counted")
     assert not home.maildir("alice")
+
+
+def test_all_recipients_of_a_message_go_in_one_transaction(new_home):
+    """Dovecot keeps one copy for all then."""
+    home = new_home("alice", "bob")
+    path = Path(home.top, "service.sock")
+    home.control(destinations=f"mailbox:lmtp:unix:{path}\n")
+    with LmtpService(path, lambda ask: "250 2.0.0 taken", xmq=False) as service:
+        home.start()
+        home.deliver(f"alice@{ME}", f"bob@{ME}")
+        home.wait_until_empty()
+    assert [(ask.address, ask.number) for ask in service.asked] == [(f"alice@{ME}", 0), (f"bob@{ME}", 1)]
 
 
 def test_its_trouble_is_temporary(counter):

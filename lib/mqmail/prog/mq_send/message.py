@@ -24,7 +24,6 @@ from mqmail.prog.mq_send import report
 from mqmail.prog.mq_send.agenda import ALL, Wanted
 from mqmail.prog.mq_send.job import FEW_MAILBOXES, MOST_PLANNED, MOST_RECIPIENTS, Job, domain_of
 from mqmail.prog.mq_send.places import Places
-from mqmail.prog.mq_send.turns import OWNED
 from mqmail.prog.mq_send.verdicts import Clock, Verdict, brief, due, lines_for, of_reply
 from mqmail.queue import lines, store
 from mqmail.queue import record as records
@@ -147,7 +146,8 @@ class Message:
 
     def _jobs(self, states: list[State]) -> list[tuple[str, Job]]:
         """A job for each destination and sender, of at most 100 recipients, 1000 for ``remote``. A few
-        mailboxes have one each: none waits for another's program."""
+        mailboxes have one each, for mq-lspawn: none waits for another's program. Other servers of
+        mailboxes may keep one copy for all."""
         groups: dict[tuple[str, str], list[State]] = {}
         for state in states:
             sender = report.sender_of(self._record, state)
@@ -155,7 +155,7 @@ class Message:
         jobs = []
         for (destination, sender), part in groups.items():
             most = MOST_PLANNED if destination == "remote" else MOST_RECIPIENTS
-            if destination in OWNED and len(part) <= FEW_MAILBOXES:
+            if len(part) <= FEW_MAILBOXES and self._scheduler.is_lspawn(destination):
                 most = 1
             for i in range(0, len(part), most):
                 jobs.append((destination, Job(self._envelope, sender, destination, part[i:i + most],

@@ -15,6 +15,7 @@ import time
 from mqmail.base import log, program
 from mqmail.base.waiter import Running, Waiter
 from mqmail.control import reader
+from mqmail.control.destinations import BUILT_IN
 from mqmail.control.values import account_deliveries
 from mqmail.mail.retry import SET_BACK, next_attempt
 from mqmail.net import trigger
@@ -26,6 +27,7 @@ from mqmail.prog.mq_send.message import Message
 from mqmail.prog.mq_send.nodes import LONGEST, Nodes
 from mqmail.prog.mq_send.outlet import Outlet
 from mqmail.prog.mq_send.removal import Removal
+from mqmail.prog.mq_send.turns import OWNED
 from mqmail.queue import ids, orphans, store
 
 TYPE_CHECKING = False
@@ -301,6 +303,13 @@ class Scheduler:
         if outlet is None:
             return 0.0
         return outlet.heard(domain_of(recipient.address), id, recipient.seq, verdict, now)
+
+    def is_lspawn(self, destination: str) -> bool:
+        """Whether this is one of mq-lspawn's, whose processes deliver at the same time."""
+        if destination not in OWNED:
+            return False
+        service = self._control.destinations.lookup(destination)
+        return service is not None and service.path == BUILT_IN[destination].path
 
     def _make_outlet(self, name: str) -> Outlet | None:
         service = self._control.destinations.lookup(name)
