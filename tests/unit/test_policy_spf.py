@@ -9,6 +9,7 @@ from mqmail.base.waiter import run
 from mqmail.control.networks import parse_networks
 from mqmail.mail.mxlist import FAILED, FOUND, NOTHING, UNKNOWN, Answer
 from mqmail.policy import spf as policy_spf
+from mqmail.policy import spfcheck
 from mqmail.policy.facts import Facts
 from mqmail.policy.spf import Question, Result, check_host
 from mqmail.policy.spfcheck import SpfCheck, received_spf
@@ -148,11 +149,18 @@ class Dns:
     """What Asker has, from a Zone."""
 
     def __init__(self, zone):
-        self._zone = zone
+        self.zone = zone
+        self.answers = {}
+
+    def known(self, name, kind):
+        return self.answers.get((name, kind))
 
     async def ask(self, name, kind, seconds):
         assert 0 < seconds <= 20
-        return await self._zone.lookup(name, kind)
+        known = self.known(name, kind)
+        if known is None:
+            known = self.answers[name, kind] = await self.zone.lookup(name, kind)
+        return known
 
 
 def facts(sender="foo@a.example", ip="192.0.2.1", helo="h.example"):
@@ -161,11 +169,59 @@ def facts(sender="foo@a.example", ip="192.0.2.1", helo="h.example"):
     return found
 
 
-def check(zone, what, refuses=False):
-    made = SpfCheck(refuses, "mx.test", parse_networks(["192.0.2.200"], ""), Dns(zone), lambda: 5.0,
+def make(dns, refuses=False):
+    return SpfCheck(refuses, "mx.test", parse_networks(["192.0.2.200"], ""), dns, lambda: 5.0,
                     lambda: 1e9)
-    said = made.look(what)
+
+
+def check(zone, what, refuses=False):
+    said = make(Dns(zone), refuses).look(what)
     return said if hasattr(said, "action") else run(said)
+
+
+@pytest.mark.parametrize("record", ["v=spf1 include:b.example -all", "v=spf1 redirect=b.example"])
+def test_a_result_is_remembered_as_long_as_the_answers_it_came_from_hold(monkeypatch, record):
+    evaluated = []
+    monkeypatch.setattr(spfcheck, "check_host", lambda *args: evaluated.append(1) or check_host(*args))
+    dns = Dns(Zone({"a.example": [{"TXT": record}],
+                    "b.example": [{"TXT": "v=spf1 ip4:192.0.2.1 -all"}]}))
+    tried = make(dns)
+
+    def result(sender, ip="192.0.2.1"):
+        what = facts(sender, ip)
+        run(tried.look(what))
+        return what.marks["spf"], len(evaluated)
+
+    assert result("foo@a.example") == ("pass", 1)
+    assert result("bar@a.example") == ("pass", 1)
+    assert result("foo@a.example", "192.0.2.2") == ("fail", 2)
+    dns.zone = Zone({"a.example": [{"TXT": record}], "b.example": [{"TXT": "v=spf1 -all"}]})
+    assert result("foo@a.example") == ("pass", 2)
+    del dns.answers["b.example", "TXT"]
+    assert result("foo@a.example") == ("fail", 3)
+
+
+@pytest.mark.parametrize("term", ["exists:%{l}.u.example", "include:%{h}", "a:%{s}.u.example"])
+def test_a_result_that_hangs_on_the_sender_or_helo_name_is_not_remembered(term):
+    zone = Zone({"a.example": [{"TXT": f"v=spf1 {term} -all"}],
+                 "foo.u.example": [{"A": "127.0.0.2"}], "h.example": [{"TXT": "v=spf1 +all"}],
+                 "foo@a.example.u.example": [{"A": "192.0.2.1"}],
+                 "i.example": [{"TXT": "v=spf1 -all"}]})
+    tried, found = make(Dns(zone)), []
+    for sender, helo in (("foo@a.example", "h.example"), ("bar@a.example", "i.example")):
+        what = facts(sender, helo=helo)
+        run(tried.look(what))
+        found.append(what.marks["spf"])
+    assert found == ["pass", "fail"]
+
+
+def test_results_that_are_remembered_are_bounded(monkeypatch):
+    monkeypatch.setattr(spfcheck, "_MOST_KEPT", 3)
+    dns = Dns(spf("v=spf1 -all"))
+    tried = make(dns)
+    for last in range(1, 9):
+        run(tried.look(facts(ip=f"192.0.2.{last}")))
+    assert 0 < len(tried._kept) <= 3
 
 
 def test_the_field_and_the_refusal():

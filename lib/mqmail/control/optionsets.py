@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mqmail.base.value import value
-from mqmail.control.domains import domain_pattern
 from mqmail.control.throttles import parse_sessions
 from mqmail.control.values import is_name, number, one_of
 
@@ -200,7 +199,10 @@ def _checks(text: str) -> tuple[str, ...] | None:
 
 def _domains(text: str) -> tuple[str, ...]:
     """``none``, or names and ``.name`` with commas between them."""
-    found = () if text == "none" else tuple([domain_pattern(name) for name in text.split(",")])
+    if text == "none":
+        return ()
+    from mqmail.control.domains import domain_pattern  # rarely needed
+    found = tuple([domain_pattern(name) for name in text.split(",")])
     if "" in found:
         raise ValueError(f"{text[:60]}: write domains with commas between them, or none")
     return found

@@ -43,6 +43,8 @@ _CONTROL = bytes([*range(1, 9), 11, 12, *range(14, 32), 127])
 _DOTTED = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.!#$%&'*+-/=?^_`{|}~"
 _NAME = _DOTTED + b" \t"
 _MONTHS = frozenset("jan feb mar apr may jun jul aug sep oct nov dec".split())
+_HOURS = frozenset([f"{number:02}" for number in range(24)])
+_SIXTY = frozenset([f"{number:02}" for number in range(61)])       # 60: a leap second
 _DAYS = frozenset("mon tue wed thu fri sat sun".split())
 
 Fields = dict[bytes, list[bytes]]       # name in lower case: contents, unfolded
@@ -163,8 +165,7 @@ def _number(text: str, lowest: int, highest: int) -> bool:
 
 def _is_time(text: str) -> bool:
     parts = text.split(":")
-    return (len(parts) in (2, 3) and all([len(part) == 2 for part in parts])
-            and _number(parts[0], 0, 23) and all([_number(part, 0, 60) for part in parts[1:]]))
+    return len(parts) in (2, 3) and parts[0] in _HOURS and _SIXTY.issuperset(parts[1:])
 
 
 def _is_zone(text: str) -> bool:

@@ -30,6 +30,10 @@ class Asker:
         self._loop = loop
         self._resolver = Resolver(loop, deadlines, list(servers) or system_servers())
 
+    def known(self, name: str, kind: str) -> Answer | None:
+        """The answer that need not be asked for: the same object as long as it holds."""
+        return self._resolver.known(name, kind)
+
     async def ask(self, name: str, kind: str, seconds: float) -> Answer:
         """What there is of *kind* at *name*, ASCII; FAILED if nobody says so within *seconds*."""
         known = self._resolver.known(name, kind)
@@ -71,6 +75,10 @@ class BlockingAsker:
     def __init__(self, servers: Sequence[Server]) -> None:
         self._servers = servers
         self._made: tuple[MiniLoop, Asker] | None = None
+
+    def known(self, name: str, kind: str) -> Answer | None:
+        """As Asker's."""
+        return self._made[1].known(name, kind) if self._made is not None else None
 
     async def ask(self, name: str, kind: str, seconds: float) -> Answer:
         """As Asker's."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # What daemons import when they first need it: by then they may be unable to read it.
 LATE_IMPORTS = ("binascii", "concurrent.futures.thread", "ctypes", "encodings.ascii", "encodings.idna",
-                "encodings.latin_1", "encodings.punycode", "grp", "hashlib", "hmac", "stringprep",
-                "subprocess", "uvloop")
+                "encodings.latin_1", "encodings.punycode", "grp", "hashlib", "hmac",
+                "mqmail.net.trigger", "stringprep", "subprocess", "uvloop")
 
 
 @value

@@ -100,7 +100,7 @@ def address_keys(address: str, delimiters: str) -> Iterator[str]:
         if domain:
             yield from [user + domain for user in users]
         yield from users
-        yield from [name for name in suffixes(domain) if name]
+        yield from filter(None, suffixes(domain))
     yield access.EVERYBODY
 
 
@@ -122,14 +122,16 @@ def find(table: Maps, stage: str, facts: Facts, delimiters: str,
     words = table.refresh()
     tag = TAGS[stage]
     prefixes = [prefix for word, prefix in ((tag, f"{tag}:"), (access.UNTAGGED, "")) if word in words]
+    forms = table.forms
     for name in keys_of(stage, facts, delimiters, words) if prefixes else ():
         for prefix in prefixes:
             key = prefix + name
             if tried is not None:
                 tried(key)
-            found = table.get(key)
-            if found is not None:
-                return Entry(key, *found)
+            for look_up, path in forms:
+                found = look_up(key)
+                if found is not None:
+                    return Entry(key, found, path)
     return None
 
 

@@ -55,6 +55,8 @@ def judge(lists: Sequence[ListedBy], answers: Sequence[Answer]) -> Listing:
     hits: list[ListedBy] = []
     troubles: list[tuple[str, str]] = []
     for one, answer in zip(lists, answers, strict=True):
+        if not answer.records and answer.kind != FAILED:        # nearly always
+            continue
         trouble = answer.why if answer.kind == FAILED else _refusal(one, answer)
         if trouble:
             troubles.append((one.zone, trouble))
@@ -133,7 +135,8 @@ class Dnsbl(StrangerCheck):
 
     def _note(self, zone: str, failed: bool) -> None:
         if not failed:
-            self._failures.pop(zone, None)
+            if self._failures:
+                self._failures.pop(zone, None)
             return
         self._failures[zone] = self._failures.get(zone, 0) + 1
         if self._failures[zone] >= MOST_FAILURES:

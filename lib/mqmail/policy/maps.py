@@ -12,10 +12,12 @@ from mqmail.control.reader import Directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mqmail.policy.cdb import Cdb
     from mqmail.policy.sqlitemap import SqliteMap
+
+    Form = tuple[Callable[[str], str | None], str]
 
 CDB, SQLITE = FORMS = ("cdb", "sqlite")
 WORDS = "#words"        # the key of what the keys are, as Access.words has it; mq-makemap writes it
@@ -30,6 +32,7 @@ class Files:
     def __init__(self, name: str) -> None:
         self._files = [_File(f"{name}.{form}", form) for form in FORMS]
         self._open: list[_File] | None = None       # those that are there; None: it is to be found out
+        self.forms: tuple[Form, ...] = ()           # of those
         self.words: frozenset[str] = frozenset()
 
     def exist(self) -> bool:
@@ -45,6 +48,8 @@ class Files:
             raise
         if changed or self._open is None:
             self._open = [file for file in self._files if file.table is not None]
+            self.forms = tuple([(file.table.get, file.path)     # type: ignore[union-attr]
+                                for file in self._open])
             self.words = frozenset().union(*[file.words for file in self._files])
 
     def get(self, key: str) -> tuple[str, str] | None:
@@ -52,10 +57,10 @@ class Files:
         to be bad since somebody has looked for new ones."""
         if self._open is None:
             self.refresh()
-        for file in self._open or ():
-            found = file.table.get(key)     # type: ignore[union-attr]
+        for look_up, path in self.forms:
+            found = look_up(key)
             if found is not None:
-                return found, file.path
+                return found, path
         return None
 
     def close(self) -> None:
@@ -92,6 +97,13 @@ class Maps:
         """(value, path) of *key*; None without one. Raises BadFile."""
         found = self._entries.get(key)
         return self._files.get(key) if found is None else (found, self.path)
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """How to look a key up in each form there is, in this order, and its path: for who has refreshed
+        it and looks for many keys at once. The functions give None without the key, or raise BadFile."""
+        own = ((self._entries.get, self.path),) if self._entries else ()
+        return own + self._files.forms
 
 
 class _File:

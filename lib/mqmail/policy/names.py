@@ -51,7 +51,8 @@ class HeloCheck(StrangerCheck):
 
     def judge(self, facts: Facts) -> Verdict:
         """550 5.7.1, or no opinion."""
-        found = judge_helo(facts.helo, facts.ip, self._own_names, _address_of(facts.listener))
+        own_ip = _address_of(facts.listener) if facts.helo[:1] == "[" else ""
+        found = judge_helo(facts.helo, facts.ip, self._own_names, own_ip)
         if not found:
             return NO_OPINION
         facts.marks["helocheck"] = found

@@ -9,7 +9,7 @@ from mqmail.control.networks import parse_ip
 from mqmail.mail.mxlist import FAILED
 from mqmail.policy import spfrecord
 from mqmail.policy.reverse import dotted, reverse_name
-from mqmail.policy.spfmacro import expand, expand_name, parse_text, uses
+from mqmail.policy.spfmacro import expand, expand_name, has_macros, parse_text, uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,12 +50,14 @@ class Question:
 @value
 class Result:
     """*result*: one of section 2.6. *mechanism*: the directive that matched, or "default" or "".
-    *why*: what is wrong, of errors. *explanation*: what the domain says of a fail, printable ASCII."""
+    *why*: what is wrong, of errors. *explanation*: what the domain says of a fail, printable ASCII.
+    *is_general*: it holds for all senders at the domain and all HELO names, for no macro was met."""
 
     result: str
     mechanism: str = ""
     why: str = ""
     explanation: str = ""
+    is_general: bool = False
 
 
 class _Error(Exception):
@@ -72,10 +74,13 @@ async def check_host(question: Question, lookup: Lookup) -> Result:
     domain = question.sender.rpartition("@")[2]
     if not is_name(domain) or "." not in domain.removesuffix("."):      # section 4.3
         return Result(NONE)
+    evaluation = _Evaluation(question, lookup)
     try:
-        return await _Evaluation(question, lookup).check(domain.lower().removesuffix("."), True)
+        found = await evaluation.check(domain.lower().removesuffix("."), True)
     except _Error as error:
         return Result(error.result, why=str(error))
+    return Result(found.result, found.mechanism, explanation=found.explanation,
+                  is_general=not evaluation.has_macros)
 
 
 def is_name(domain: str) -> bool:
@@ -97,6 +102,7 @@ class _Evaluation:
         self._is_void = False           # the term at hand
         self._local = question.sender.rpartition("@")[0] or "postmaster"
         self._named: list[str] | None = None    # the client's names that confirm it
+        self.has_macros = False                 # so far
 
     async def check(self, domain: str, top: bool) -> Result:
         """check_host() of *domain*; an explanation is looked for at the *top* only (section 6.2)."""
@@ -229,14 +235,18 @@ class _Evaluation:
 
     def _never(self, pieces: Pieces) -> bool:
         """A local part that is not ASCII matches nothing (RFC 8616 section 4)."""
+        self.has_macros = self.has_macros or has_macros(pieces)
         return not self._local.isascii() and (uses(pieces, "s") or uses(pieces, "l"))
 
     async def _name(self, pieces: Pieces, domain: str) -> str:
         """As DNS is asked: a backslash is one, not the sign of an escape (RFC 1035 section 5.1)."""
+        if not has_macros(pieces):
+            return expand_name(pieces, {}).replace("\\", "\\\\")
         return expand_name(pieces, await self._values(pieces, domain)).replace("\\", "\\\\")
 
     async def _values(self, pieces: Pieces, domain: str) -> dict[str, str]:
         """Of the macros (section 7.2)."""
+        self.has_macros = True
         question = self._question
         sender_domain = question.sender.rpartition("@")[2]
         return {"s": f"{self._local}@{sender_domain}", "l": self._local, "o": sender_domain, "d": domain,

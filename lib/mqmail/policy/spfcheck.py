@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mqmail.policy.spf import Result
 
 SECONDS = 20.0              # for all questions (RFC 7208 section 4.6.4)
+_MOST_KEPT = 1000           # results that are remembered
+_MOST_ASKED = 20            # questions that one came from
 LONGEST = 300               # characters of a value
 _ATEXT = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.!#$%&'*+-/=?^_`{|}~")
 _COMMENTS = {
@@ -44,25 +46,51 @@ class SpfCheck(StrangerCheck):
         self._dns = dns
         self._now = now
         self._time = time
+        self._kept: dict[tuple[str, str], tuple[Result, tuple[tuple[str, str, Answer], ...]]] = {}
 
     async def judge(self, facts: Facts) -> Verdict:
         """MAIL FROM's domain is asked about; HELO's for the null sender (section 2.4)."""
         if not facts.ip:
             return NO_OPINION
-        end = self._now() + SECONDS
-
-        async def lookup(name: str, kind: str) -> Answer:
-            return await self._dns.ask(name, kind, end - self._now())
-
         sender = question_sender(facts)
-        question = Question(facts.ip, sender, facts.helo, self._host, int(self._time()))
-        found = await check_host(question, lookup)
+        key = facts.ip, sender.rpartition("@")[2]
+        found = self._remembered(key) or await self._evaluate(facts, sender, key)
         facts.marks["spf"] = found.result
         fields = (received_spf(found, sender, facts, self._host),)
         if found.result != FAIL or not self._refuses:
             return Verdict(NEXT, fields=fields)
         return Verdict(REJECT, refusal(found, facts.ip, sender.rpartition("@")[2]), why=found.mechanism,
                        fields=fields)
+
+
+    def _remembered(self, key: tuple[str, str]) -> Result | None:
+        """What evaluating it again would give: all answers of DNS that it came from still hold."""
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        for name, kind, answer in kept[1]:
+            if self._dns.known(name, kind) is not answer:
+                del self._kept[key]
+                return None
+        return kept[0]
+
+    async def _evaluate(self, facts: Facts, sender: str, key: tuple[str, str]) -> Result:
+        """By asking DNS; what holds for all senders of the domain is remembered."""
+        end = self._now() + SECONDS
+        asked: list[tuple[str, str, Answer]] = []
+
+        async def lookup(name: str, kind: str) -> Answer:
+            answer = await self._dns.ask(name, kind, end - self._now())
+            asked.append((name, kind, answer))
+            return answer
+
+        question = Question(facts.ip, sender, facts.helo, self._host, int(self._time()))
+        found = await check_host(question, lookup)
+        if found.is_general and asked and len(asked) <= _MOST_ASKED:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = found, tuple(asked)
+        return found
 
 
 def question_sender(facts: Facts) -> str:
@@ -95,13 +123,16 @@ def received_spf(found: Result, sender: str, facts: Facts, host: str) -> str:
 
 def _comment(text: str) -> str:
     """What would end a comment or a line becomes a question mark."""
-    return "".join([char if char in _ATEXT else "?" for char in text[:LONGEST]])
+    text = text[:LONGEST]
+    if _ATEXT.issuperset(text):
+        return text
+    return "".join([char if char in _ATEXT else "?" for char in text])
 
 
 def _value(text: str) -> str:
     """A dot-atom, or a quoted-string (RFC 5322 section 3.2)."""
     text = text[:LONGEST]
-    if text and _ATEXT.issuperset(text) and text[0] != "." and text[-1] != "." and ".." not in text:
+    if _ATEXT.issuperset(text) and text[:1] not in ("", ".") and text[-1] != "." and ".." not in text:
         return text
     shown = "".join([char if char.isprintable() else "?" for char in text])
     return '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -92,6 +92,11 @@ def _macro(text: str, letters: str) -> Macro:
     return Macro(letter, number, reverse, delimiters or ".", text[0].isupper())
 
 
+def has_macros(pieces: Pieces) -> bool:
+    """Whether it is not always the same text."""
+    return any([isinstance(piece, Macro) for piece in pieces])
+
+
 def uses(pieces: Pieces, letter: str) -> bool:
     """Whether the macro *letter* is among *pieces*."""
     return any([isinstance(piece, Macro) and piece.letter == letter for piece in pieces])

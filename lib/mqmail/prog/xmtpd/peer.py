@@ -10,7 +10,6 @@ from mqmail.base import unix
 from mqmail.base.failure import Temporary
 from mqmail.base.value import value
 from mqmail.control.networks import ip_text, parse_ip
-from mqmail.xmtp.ident import vetted
 from mqmail.xmtp.reply import Reply, reply
 
 TYPE_CHECKING = False
@@ -56,8 +55,15 @@ def of_environment(environ: Mapping[str, str], fd: int) -> Peer:
         found = Peer(local=True, uid=uid, relay=True)
     else:
         found = Peer(ip=_remote_ip(environ, protocol), host=environ.get("TCPREMOTEHOST", ""),
-                     ident=vetted(environ.get("TCPREMOTEINFO", "")))
+                     ident=_ident(environ.get("TCPREMOTEINFO", "")))
     return _with_orders(found, environ)
+
+
+def _ident(user: str) -> str:
+    if not user:
+        return ""
+    from mqmail.xmtp.ident import vetted  # rarely there
+    return vetted(user)
 
 
 def _remote_ip(environ: Mapping[str, str], protocol: str) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from mqmail.base.failure import BadFile
-from mqmail.control.domains import suffixes
 from mqmail.mail.address import BadAddress, lower_ascii, parse_address
-from mqmail.net import trigger
 from mqmail.policy.verdict import DEFER, DISCARD, LIMIT, REJECT
 from mqmail.prog.xmtpd.message import Message
 from mqmail.prog.xmtpd.recipients import passed_on
@@ -29,6 +27,7 @@ class Queries(Message):
 
     def start_queue(self, event: events.Etrn) -> Reply | None:
         """None: mq-send will look for mail that waits (RFC 1985 section 5.2)."""
+        from mqmail.net import trigger  # rarely needed
         names = _allowed(event, self.options.etrn)
         node = f"@{event.node}" if event.below else event.node
         if self._is_unwelcome or not names:
@@ -70,6 +69,7 @@ class Queries(Message):
 
 def _allowed(event: events.Etrn, domains: tuple[str, ...]) -> list[str]:
     """Which of *domains*, and no more than that, is asked for: a name, ``.name`` for those below."""
+    from mqmail.control.domains import suffixes
     node = lower_ascii(event.node)
     wanted = [f".{node}", node] if event.below else [node]
     return [name for name in wanted if any([one in domains for one in suffixes(name)])]
