@@ -92,6 +92,20 @@ def test_a_slow_program_holds_up_no_other_recipient(home):
     home.wait_for_log("event=delivered", "alice-slow")
 
 
+def test_a_user_with_many_addresses_leaves_slots_to_others(home):
+    """Programs that hang, of 200 addresses and of many messages to more than ten recipients."""
+    (home.path / "mail/alice/hang").touch()
+    home.qmail("alice", "|while [ -e hang ]; do sleep 0.05; done\n", ".qmail-default")
+    for number in range(20):
+        home.deliver(*[f"alice-{number}-{part}@{ME}" for part in range(10)])
+        home.deliver(f"bob+{number}@{ME}", *[f"alice-{number}+{part}@{ME}" for part in range(11)])
+    home.deliver(f"bob@{ME}", text=b"Subject: for bob\r\n\r\n")
+    wait_until(lambda: any(b"for bob" in one.read_bytes() for one in home.maildir("bob")), "it is there")
+    assert not home.log("event=delivered", "alice-")
+    (home.path / "mail/alice/hang").unlink()
+    home.wait_until_empty()
+
+
 def test_alarm_runs_the_queue_too(home):
     home.qmail("alice", "|[ -e tried ] || { touch tried; exit 111; }\n")
     home.deliver(f"alice@{ME}")

@@ -140,7 +140,7 @@ def test_when_all_is_over_nothing_is_left():
         0, 0, {}, {}, {}, {})
 
 
-def test_an_address_of_ours_leaves_a_slot_to_others():
+def test_a_user_of_ours_leaves_a_slot_to_others():
     for limit, alone in ((1, 1), (2, 1), (8, 7), (9, 7), (10, 8), (16, 14)):
         found = Turns(owned=True)
         found.limit = limit
@@ -149,3 +149,17 @@ def test_an_address_of_ours_leaves_a_slot_to_others():
         assert len(begin_all(found)) == alone, limit
         found.add(job(100, "bob@example.org"))
         assert len(begin_all(found)) == (limit > 1)
+
+
+def test_the_last_slots_are_for_users_who_have_none():
+    found = Turns(owned=True)
+    found.limit = 8
+    for number in range(40):
+        found.add(job(number, f"{'abcd'[number % 4]}@example.org"))
+    assert len(begin_all(found)) == 7
+    bob = job(100, "bob@example.org")
+    found.add(bob)
+    assert begin_all(found) == [bob]
+    assert not found.ready()
+    found.end(bob)
+    assert not found.ready()

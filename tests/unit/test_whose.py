@@ -7,7 +7,14 @@ from nonroot import home, nonroot  # noqa: F401
 
 from mqmail.control import lines
 from mqmail.control.users import parse_users
-from mqmail.control.whose import extensions, find_account, find_mailbox, has_file, without_detail
+from mqmail.control.whose import (
+    extensions,
+    find_account,
+    find_mailbox,
+    has_file,
+    part_of,
+    without_detail,
+)
 
 # ruff: noqa: F811  the fixture is imported
 
@@ -143,3 +150,16 @@ def test_trouble_with_the_disk_is_no_answer(tmp_path):
     (tmp_path / ".qmail-x").symlink_to(".qmail-x")
     with pytest.raises(OSError, match="symbolic links"):
         has_file(str(tmp_path), "x")
+
+
+@pytest.mark.parametrize(("destination", "address", "delimiters", "part"), [
+    ("mailbox", "Alice-a-b@x.example", "+", "alice@x.example"),
+    ("mailbox", "alice+a-b@x.example", "+", "alice@x.example"),
+    ("mailbox", "alice+a@x.example", "", "alice+a@x.example"),
+    ("local", "alice=a@x.example", "+=", "alice"),
+    ("local", "alice@y.example", "+=", "alice"),
+    ("local", "-alice-a@y.example", "", "-alice"),
+    ("local", "alice", "+", "alice"),
+])
+def test_whose_share_an_address_counts_for(destination, address, delimiters, part):
+    assert part_of(destination, address, delimiters) == part

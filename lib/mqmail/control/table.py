@@ -72,7 +72,7 @@ TABLE_OF_FILES = (
     _line("localusers", values.one_of("none", "passwd"), "none", "mq-resolve mq-lspawn",
           "whether the accounts of this host get mail: none or passwd"),
     _line("detaildelimiter", values.delimiters, "+",
-          "mq-resolve mq-lspawn mq-local mq-access mq-rewrite xmtpd",
+          "mq-resolve mq-send mq-lspawn mq-local mq-access mq-rewrite xmtpd",
           "characters that separate a mailbox's name from a detail"),
     _lines("relayclients", LIST, "networks.parse_networks", "", "mq-resolve xmtpd",
            "networks whose hosts may send mail to other domains"),

@@ -42,6 +42,16 @@ def extensions(local: str) -> Iterator[tuple[str, str]]:
         place = local.rfind(DASH, 1, place)
 
 
+def part_of(destination: str, address: str, delimiters: str) -> str:
+    """Whose share of the deliveries at a time *address* counts for, as far as that can be told without
+    a look: its name up to the first delimiter or ``-``. An account is the same in all domains. Those
+    whose names begin alike (``jane-roe`` and ``jane-doe``) have one share together."""
+    local = lower_ascii(local_of(address))
+    ends = [place for sign in DASH + delimiters if (place := local.find(sign, 1)) > 0]
+    name = local[:min(ends, default=len(local))]
+    return name if destination == "local" else f"{name}@{domain_of(address)}"
+
+
 def has_file(home: str, ext: str) -> bool:
     """Whether directory *home* holds a .qmail file for *ext*. True when we may not look: then the
     delivery, which has the user's rights, decides. Raises OSError when the disk has trouble."""

@@ -36,10 +36,10 @@ STALLED = 60.0          # seconds in which no job ends, after which those that w
 
 class Outlet:
     """The service of one destination. *limit*: sessions (or, for ``remote``, connections) at a time.
-    *bring*: see ``Traffic``."""
+    *bring*, *delimiters*: see ``Traffic``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, host: str,
-                 service: Destination, limit: int, bring: Bring) -> None:
+                 service: Destination, limit: int, bring: Bring, delimiters: str = "") -> None:
         self._loop = loop
         self._deadlines = deadlines
         self._host = host
@@ -57,11 +57,12 @@ class Outlet:
         self._tries = 0
         self._moved = loop.time()   # when a job ended, or a job of many slots got a verdict, last
         self._watched = False
-        self.configure(service, limit)
+        self.configure(service, limit, delimiters)
 
-    def configure(self, service: Destination, limit: int) -> None:
+    def configure(self, service: Destination, limit: int, delimiters: str = "") -> None:
         """Take new settings; open sessions go on, idle ones are closed."""
         self._service = service
+        self._traffic.delimiters = delimiters
         self._turns.limit = min(limit, 2) if self._asks else limit
         self.close_idle()
 

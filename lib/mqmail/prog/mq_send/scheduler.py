@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from mqmail.prog.mq_send.verdicts import Verdict
     from mqmail.queue.record import Recipient
 
-CONTROL = ("me", "destinations", "queuelifetime", "delaywarn", "concurrencylocal", "concurrencyremote")
+CONTROL = ("me", "destinations", "queuelifetime", "delaywarn", "concurrencylocal", "concurrencyremote",
+           "detaildelimiter")
 MOST_ACTIVE = 500           # messages in memory
 SCAN_STEP = 200             # directory entries looked at in one go
 RESCAN = 300.0              # seconds between looks through queue/new
@@ -105,7 +106,7 @@ class Scheduler:
         for name, outlet in self._outlets.items():
             service = self._control.destinations.lookup(name)
             if service is not None:
-                outlet.configure(service, self._limit(service))
+                outlet.configure(service, self._limit(service), self._control.detaildelimiter)
 
     # --- learning of messages ---
 
@@ -317,7 +318,7 @@ class Scheduler:
             log.event("no_service", destination=name)
             return None
         outlet = Outlet(self.loop, self._deadlines, self._control.me, service, self._limit(service),
-                        self._bring)
+                        self._bring, self._control.detaildelimiter)
         self._outlets[name] = outlet
         return outlet
 

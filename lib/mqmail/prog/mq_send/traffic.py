@@ -9,8 +9,9 @@ import random
 import time
 
 from mqmail.base import log
+from mqmail.control.whose import part_of
 from mqmail.prog.mq_send.sites import Hold, Sites
-from mqmail.prog.mq_send.turns import OWNED
+from mqmail.prog.mq_send.turns import OWNED, SEVERAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ _PER_MESSAGE = 0.1      # and for each message that waits for it already
 
 class Traffic:
     """The sites of destination *name*. *remote*: each domain is a site until its service says more.
-    *bring* is given what is to be brought forward: ids, with the recipients."""
+    *bring* is given what is to be brought forward: ids, with the recipients. ``delimiters``: those of
+    control/detaildelimiter."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str, turns: Turns, bring: Bring) -> None:
         self._loop = loop
@@ -43,6 +45,7 @@ class Traffic:
         self._owned = name in OWNED
         self._turns = turns
         self._bring = bring
+        self.delimiters = ""
         self._sites = Sites()
         self._ended: dict[str, int] = {}    # crowded sites: jobs that ended since the last look
         self._slow: set[str] = set()        # those of them that have too few
@@ -59,8 +62,10 @@ class Traffic:
         if self._remote and job.states:
             names = {self._sites.name(domain) for domain in job.domains}
             job.site = names.pop() if len(names) == 1 else ""
-        elif self._owned and len(job.states) == 1:
-            job.site = job.states[0].recipient.address.lower()
+        elif self._owned:
+            parts = {part_of(self._name, state.recipient.address, self.delimiters)
+                     for state in job.states}
+            job.site = parts.pop() if len(parts) == 1 else SEVERAL
         if job.site and self._turns.crowd(job.site) >= CROWD:
             self._join_crowd(job)
 
@@ -133,9 +138,9 @@ class Traffic:
         self._loop.call_later(SLOW, self._look, site)
 
     def ended(self, job: Job) -> None:
-        """*job* is over."""
+        """*job* is over. One for many mailboxes is as much work as one for each."""
         if job.site in self._ended:
-            self._ended[job.site] += 1
+            self._ended[job.site] += len(job.states) if self._owned else 1
 
     def _look(self, site: str) -> None:
         """Is the crowd that wants to a site a fast one?"""

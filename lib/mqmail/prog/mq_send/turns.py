@@ -3,8 +3,8 @@
 Jobs of different messages take turns, so a mailing to thousands does not hold up a note to one. Where a
 service opens connections (``remote``) a job may hold several slots, which become free as its verdicts
 come, and one site may not have them all: half of them while jobs for others wait, three quarters else.
-Of deliveries to mailboxes an address is a site, whose program may take ten minutes: it has seven eighths
-when nobody else waits, so that there is always a slot for others.
+Of deliveries to mailboxes a user is a site, whose programs may take ten minutes: seven eighths of the
+slots when nobody else waits, and the last eighth is only for sites that have none.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     from mqmail.prog.mq_send.job import Job
 
-OWNED = frozenset(("mailbox", "local"))     # destinations whose sites are addresses of ours
+OWNED = frozenset(("mailbox", "local"))     # destinations whose sites are users of ours
+SEVERAL = "several"     # the site of their jobs that are for more than one user
 
 
 class Turns:
     """Jobs that wait, and the slots in use. *limit*: slots there are; *busy*: those in use. True while
-    a job waits. *owned*: the sites are addresses of ours."""
+    a job waits. *owned*: the sites are users of ours."""
 
     def __init__(self, owned: bool = False) -> None:
         self.limit = 1
@@ -70,9 +71,11 @@ class Turns:
     def _room(self, site: str) -> int:
         """Slots that *site* may have in addition."""
         others = self._count > self._waiting.get(site, 0)
+        held = self._held.get(site, 0)
         kept = (self.limit + 7) // 8 if self._owned else self.limit // 4
         share = (self.limit + 1) // 2 if others else self.limit - kept
-        return max(share, 1) - self._held.get(site, 0)
+        room = max(share, 1) - held
+        return min(room, self.limit - kept - self.busy) if self._owned and held else room
 
     def take(self) -> Job:
         """The next job, which waits no longer. Gives up its turn or is to ``begin``."""
