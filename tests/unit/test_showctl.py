@@ -195,6 +195,13 @@ def test_check_names_what_one_file_expects_of_another(home):
         "control/listeners line 4: unix:/run/x: there is no destination seven"]
 
 
+def test_check_names_an_alias_that_has_too_many_targets(home):
+    targets = ",\n ".join([f"a{number}" for number in range(10001)])
+    write(home, aliases=f"all: {targets}\nfew: a, b\n")
+    [text] = check(home)
+    assert text.startswith("control/aliases: all has 10001 targets: write at most 10000")
+
+
 def test_check_names_what_this_host_lacks(home):
     write(home, users=f"alice@{ME}\nbob@{ME}\nb@{ME}:bob\n", tlsauthorities="/nonexistent/ca.pem\n",
           credentials="big bob !/nonexistent/token\nsmall bob !/bin/sh\n",

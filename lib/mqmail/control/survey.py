@@ -12,6 +12,7 @@ from mqmail.control import reader
 from mqmail.control.access import unknown_sets
 from mqmail.control.authbackends import CHECKPASSWORD, OAUTH
 from mqmail.control.lines import Lines
+from mqmail.control.resolve import MOST_TARGETS
 from mqmail.control.rewrite import unused
 from mqmail.control.routes import Route
 from mqmail.control.table import BY_NAME, HOOKS, LINE, NUMBER, OTHER_FORMS, TABLE_OF_FILES, Row
@@ -58,8 +59,9 @@ class Survey:
         for row in TABLE_OF_FILES:
             self.settings[row.name] = self.settings.get(row.name) or self._read(row, self._me)
         self._look_for_unknown(names)
-        self._check(("aliases", self._destinations), ("smtproutes", self._entries),
-                    ("senderroutes", self._entries), ("fallbackroute", self._entries),
+        self._check(("aliases", self._destinations), ("aliases", self._targets),
+                    ("smtproutes", self._entries), ("senderroutes", self._entries),
+                    ("fallbackroute", self._entries),
                     ("verify", self._services), ("access", self._sets), ("optionsets", self._vouchers),
                     ("listeners", self._wanted), ("rewrite", self._rewrites))
 
@@ -123,6 +125,13 @@ class Survey:
         known = self.settings["destinations"].content
         if known is not None:
             yield from reader.unknown_destinations(self._directory.path, aliases.content, known)
+
+    def _targets(self, aliases: Setting) -> Iterator[str]:
+        """What mq-resolve only says when mail comes, which then waits."""
+        for name, targets in aliases.content.targets.items():
+            if len(targets) > MOST_TARGETS:
+                yield (f"{aliases.path}: {name} has {len(targets)} targets: write at most {MOST_TARGETS}"
+                       " behind a name, and several such names behind this one")
 
     def _services(self, verify: Setting) -> Iterator[str]:
         known = self.settings["destinations"].content
