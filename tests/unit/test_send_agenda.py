@@ -63,3 +63,17 @@ def test_all_can_be_forced_the_oldest_first():
     agenda.force_all()
     assert [agenda.next(100.0) for _ in range(4)] == [
         ("a", "wait", ALL), ("b", "wait", ALL), ("c", "wait", ALL), None]
+
+
+def test_two_entries_of_a_message_begin_it_once_at_a_time():
+    """As when queue/wait is read again after a trouble with the disk."""
+    agenda = Agenda()
+    for at in (1.0, 2.0, 3.0, 150.0):
+        agenda.add_due("a", at)
+    agenda.bring([("a", ("1",))])
+    agenda.add_fresh("b")
+    assert sorted(taken(agenda)) == ["a", "b"]
+    agenda.finished("a")
+    agenda.add_due("a", 150.0)
+    assert taken(agenda) == []
+    assert taken(agenda, 150.0) == ["a"]
