@@ -3,7 +3,8 @@
 # make test     the tests (TESTS=tests/unit for some of them)
 # make crash    crashes, power cuts and faults at every system call: all states, not CI's choice (a while)
 # make bench    measurements
-# make soak     ten minutes of mail while programs are killed: SOAK_SECONDS, SOAK_RATE, SOAK_PAUSE, SOAK_SEED
+# make soak     ten minutes of mail while programs are killed: SOAK_SECONDS, SOAK_RATE, SOAK_PAUSE, SOAK_SEED,
+#               SOAK_SYSTEM=1 (system homes, an account, also STOP, HUP, no descriptors; for root)
 # make lint     ruff, mypy and mandoc, those that are installed
 # make install  programs and manuals below PREFIX, for the interpreter PYTHON. The dependencies are copied from .venv/,
 #               or from PACKAGES=DIR, a site-packages directory; PACKAGES=system: PYTHON has them

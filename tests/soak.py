@@ -2,24 +2,31 @@
 
 Two homes: messages go into mailboxes of the first, by SMTP and by mq-inject, come back as reports,
 or go on to the second, whose programs are killed too. Set by the environment: SOAK_SECONDS, SOAK_RATE
-(messages a second), SOAK_PAUSE (mean seconds between two kills), SOAK_SEED. Ends with 1 if a message
-was lost, torn or invented.
+(messages a second), SOAK_PAUSE (mean seconds between two kills), SOAK_SEED. SOAK_SYSTEM=1 (for root):
+system homes, and mail for an account of the host too; processes are also stopped for a while, get HUP,
+or run out of descriptors. Ends with 1 if a message was lost, torn or invented.
 """
 
+import base64
 import itertools
 import os
 import random
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
-from support.home import ME, ROOT, Home, reply
+from support.accounts import Accounts
+from support.home import ME, ROOT, Home, free_port, reply
 from support.programs import family
+from support.systemhome import SystemHome
 
 FAR = "far.example.net"
 CONNECTIONS = 8
@@ -27,10 +34,16 @@ SETTLE = 180            # seconds that all may take to arrive after the last kil
 LINES = 60
 # who gets a message, by its number; "mailbox: report" stands for a report to bob
 KINDS = ("alice", "alice", "far", "alice bob", "gone", "alice far", "alice", "alice")
+ACCOUNT = ("account", "account alice", "account far")   # and these, when there is an account
 INJECTED_EVERY = 25     # each so manieth message comes by mq-inject
+LOGIN_EVERY = 5         # each so manieth connection of a system home logs in
+PASSWORD = "sesam"
 _MARK = re.compile(rb"^Subject: soak-(\d+)\r?\n", re.MULTILINE)
 _WHOLE_CRASH = 0.03     # the part of kills that hit mq-start, and so a whole home
 _TERM = 0.2             # the part of kills that are TERM
+_TROUBLE = 0.4          # the part that does not kill in a system home: STOP, HUP, no descriptors
+_TROUBLED = 3.0         # seconds that such trouble lasts
+SYSTEM = bool(os.environ.get("SOAK_SYSTEM"))
 
 
 def setting(name, default):
@@ -39,25 +52,59 @@ def setting(name, default):
 
 
 class Homes:
-    """The two homes; the first routes FAR to the second."""
+    """The two homes; the first routes FAR to the second. ``login``: the port where bob logs in, or 0."""
 
-    def __init__(self):
-        self.near, self.far = Home("alice", "bob", "gone"), Home(f"dave@{FAR}")
+    def __init__(self, account=None):
+        make = SystemHome if SYSTEM else Home
+        self.account, self.login = account, 0
+        self.near, self.far = make("alice", "bob", "gone"), make(f"dave@{FAR}")
         self.far.control(locals=f"{FAR}\n")
         self.near.control(relayclients="127.0.0.1\n", smtproutes=f"{FAR}:127.0.0.1:{self.far.port}\n")
         self.near.qmail("gone", "|echo nobody here; exit 100\n")
         self.both = (self.near, self.far)
+        if account is not None:
+            self._with_accounts(account)
         for home in self.both:
             home.start()
 
+    def _with_accounts(self, account):
+        """The near one delivers to *account*, and lets bob log in."""
+        account.write(".qmail", "./Maildir/\n|cat >/dev/null\n")
+        for name in ("", "tmp", "new", "cur"):
+            path = account.home / "Maildir" / name
+            path.mkdir()
+            os.chown(path, account.uid, account.gid)
+        self.login = free_port()
+        with (self.near.path / "control/listeners").open("a") as listeners:
+            listeners.write(f"127.0.0.1:{self.login} role=submission\n")
+        self.near.control(localusers="passwd\n",
+                          accountlimits="* messages=0 recipients=0 refused=0 surge=0\n",
+                          optionsets="submission tls=none auth=plain authplain=yes\n")
+        self.near.run("mq-passwd", f"bob@{ME}", text=f"{PASSWORD}\n".encode())
+        for home in self.both:
+            home.run("mq-setup", "--repair")
+
+    def connect(self, logs_in):
+        """A session of SMTP that is ready for MAIL, as socket and file."""
+        sock = socket.create_connection(("127.0.0.1", self.login) if logs_in else self.near.address, 60)
+        file = sock.makefile("rwb")
+        reply(file)
+        reply(file, b"EHLO soak.example\r\n")
+        if logs_in:
+            reply(file, b"AUTH PLAIN " + base64.b64encode(f"\0bob@{ME}\0{PASSWORD}".encode()) + b"\r\n")
+        return sock, file
+
     def address_of(self, word):
         """The address that a word of KINDS stands for."""
+        if word == "account":
+            return f"{self.account.name}@{ME}"
         return f"dave@{FAR}" if word == "far" else f"{word}@{ME}"
 
     def mailboxes(self):
         """Word of KINDS to the directory where such mail arrives; reports on ``gone`` come to bob."""
         near, far = self.near.path / "mail", self.far.path / "mail"
-        return {"alice": near / "alice", "bob": near / "bob", "far": next(far.glob("dave*"))}
+        found = {"alice": near / "alice", "bob": near / "bob", "far": next(far.glob("dave*"))}
+        return found | ({"account": self.account.home} if self.account is not None else {})
 
     def left(self):
         """The acknowledged messages in both queues."""
@@ -89,16 +136,15 @@ class Load:
 
     def _run(self):
         sock = file = None
+        connections = itertools.count(1)
         while (number := self._next()) is not None:
             try:
                 if number % INJECTED_EVERY == 0:
                     self._inject(number)
                 else:
                     if sock is None:
-                        sock = self._homes.near.connect()
-                        file = sock.makefile("rwb")
-                        reply(file)
-                        reply(file, b"EHLO soak.example\r\n")
+                        logs_in = self._homes.login and next(connections) % LOGIN_EVERY == 0
+                        sock, file = self._homes.connect(logs_in)
                     self._send(file, number)
                 self.accepted.add(number)
             except (AssertionError, OSError, subprocess.SubprocessError):
@@ -132,7 +178,8 @@ class Load:
 
 def words_of(number):
     """Who gets message *number*."""
-    return KINDS[number % len(KINDS)].split()
+    kinds = KINDS + ACCOUNT if SYSTEM else KINDS
+    return kinds[number % len(kinds)].split()
 
 
 def message(number):
@@ -176,16 +223,56 @@ class Killer(threading.Thread):
                 pass
         if by_name:
             name = self._random.choice(sorted(by_name))
-            number = signal.SIGTERM if self._random.random() < _TERM else signal.SIGKILL
+            pid = self._random.choice(by_name[name])
             try:
-                os.kill(self._random.choice(by_name[name]), number)
-                self.counts[f"{name} {number.name}"] += 1
+                if SYSTEM and self._random.random() < _TROUBLE:
+                    what = self._trouble(pid)
+                else:
+                    number = signal.SIGTERM if self._random.random() < _TERM else signal.SIGKILL
+                    os.kill(pid, number)
+                    what = number.name
+                self.counts[f"{name} {what}"] += 1
             except ProcessLookupError:
                 pass
+
+    def _trouble(self, pid):
+        """What does not kill: HUP, a stop for a while, no descriptors for a while."""
+        what = self._random.choice(("SIGHUP", "SIGSTOP", "EMFILE"))
+        if what == "SIGHUP":
+            os.kill(pid, signal.SIGHUP)
+        elif what == "SIGSTOP":
+            os.kill(pid, signal.SIGSTOP)
+            later(os.kill, pid, signal.SIGCONT)
+        else:
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)        # as they have it from us
+            allow_files(pid, self._random.randrange(3, 20))
+            later(allow_files, pid, soft)
+        return what
 
     def _crash(self, home):
         home.crash()
         self.counts["all SIGKILL"] += 1
+
+
+def allow_files(pid, count):
+    """How many descriptors a process may have. Only those of its own account may say that."""
+    try:
+        owner = os.stat(f"/proc/{pid}/status")
+    except FileNotFoundError:
+        return
+    subprocess.run(["prlimit", f"--pid={pid}", f"--nofile={count}:"], user=owner.st_uid,
+                   group=owner.st_gid, check=False, capture_output=True)
+
+
+def later(function, *arguments):
+    """Call *function* when the trouble is to end, if the process is still there."""
+    def call():
+        try:
+            function(*arguments)
+        except ProcessLookupError:
+            pass
+
+    threading.Timer(_TROUBLED, call).start()
 
 
 def wait_for_the_queues(homes):
@@ -237,7 +324,13 @@ def main():
     seconds, rate = setting("SOAK_SECONDS", 600), setting("SOAK_RATE", 40)
     pause, seed = setting("SOAK_PAUSE", 0.7), int(setting("SOAK_SEED", time.time()))
     print(f"{seconds:g} s, {rate:g} messages/s, a kill every {pause:g} s, SOAK_SEED={seed}", flush=True)
-    homes = Homes()
+    with ExitStack() as stack:
+        account = stack.enter_context(Accounts(1))[0] if SYSTEM else None
+        return run(Homes(account), seconds, rate, pause, seed)
+
+
+def run(homes, seconds, rate, pause, seed):
+    """The same, on *homes*."""
     well = False
     try:
         killer = Killer(homes, seed, pause)
