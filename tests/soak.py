@@ -36,7 +36,7 @@ LINES = 60
 KINDS = ("alice", "alice", "far", "alice bob", "gone", "alice far", "alice", "alice")
 ACCOUNT = ("account", "account alice", "account far")   # and these, when there is an account
 INJECTED_EVERY = 25     # each so manieth message comes by mq-inject
-LOGIN_EVERY = 5         # each so manieth connection of a system home logs in
+LOGIN_EVERY = 3         # each so manieth client of a system home logs in
 PASSWORD = "sesam"
 _MARK = re.compile(rb"^Subject: soak-(\d+)\r?\n", re.MULTILINE)
 _WHOLE_CRASH = 0.03     # the part of kills that hit mq-start, and so a whole home
@@ -125,7 +125,8 @@ class Load:
         self._numbers = itertools.count()
         self._begin = time.monotonic()
         self.accepted, self.refused = set(), 0
-        self._threads = [threading.Thread(target=self._run) for _ in range(CONNECTIONS)]
+        self._threads = [threading.Thread(target=self._run, args=(client,))
+                         for client in range(CONNECTIONS)]
         for thread in self._threads:
             thread.start()
 
@@ -134,16 +135,15 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _run(self):
+    def _run(self, client):
+        logs_in = self._homes.login and client % LOGIN_EVERY == 0
         sock = file = None
-        connections = itertools.count(1)
         while (number := self._next()) is not None:
             try:
                 if number % INJECTED_EVERY == 0:
                     self._inject(number)
                 else:
                     if sock is None:
-                        logs_in = self._homes.login and next(connections) % LOGIN_EVERY == 0
                         sock, file = self._homes.connect(logs_in)
                     self._send(file, number)
                 self.accepted.add(number)
