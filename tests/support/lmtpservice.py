@@ -32,8 +32,11 @@ class LmtpService:
         self._on_rcpt = on_rcpt
         self.asked = []
         self.sessions = 0
-        self._listener = socket.socket(socket.AF_INET if port else socket.AF_UNIX)
-        self._listener.bind(("127.0.0.1", port) if port else str(path))
+        if port:        # of those that sessions of an earlier test may have had just now
+            self._listener = socket.create_server(("127.0.0.1", port))
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
         if not port:
             os.chmod(path, 0o777)
         self._listener.listen(200)
