@@ -19,7 +19,7 @@ SECONDS = 20
 
 @pytest.fixture
 def spawner(tmp_path):
-    home = daemons.make_home(tmp_path, concurrencylocal="3\n")
+    home = daemons.make_home(tmp_path, concurrencylocal="1\n")      # and two for others than mq-send
     daemon = daemons.start("mq-lspawn", home)
     yield daemon, home
     daemon.stop()

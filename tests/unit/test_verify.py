@@ -11,7 +11,7 @@ from mqmail.base import unix
 from mqmail.base.failure import BadFile
 from mqmail.base.waiter import Running, run
 from mqmail.control import lines
-from mqmail.control.destinations import parse_destinations
+from mqmail.control.destinations import BUILT_IN, parse_destinations
 from mqmail.control.verify import parse_verify
 from mqmail.net.blocking import over_socket
 from mqmail.net.stream import Deadlines, connect_unix
@@ -34,6 +34,10 @@ def parse(text, parser=parse_verify):
     return lines.parse("control/x", text.encode(), parser, "m.example")
 
 
+async def connect(path):
+    return over_socket(unix.connect(path))
+
+
 class Desk:
     """A process with the check; *asked*: what the service heard."""
 
@@ -44,12 +48,9 @@ class Desk:
         self._answer = answer
         self.service = LmtpService(name, None, False, self._on_mail, self._on_rcpt, port)
         destinations = parse(f"lists:lmtp:{destination or f'unix:{name}'}", parse_destinations)
-        self.services = SimpleNamespace(connect=self._connect, loop=None, deadlines=None, kept={})
+        self.services = SimpleNamespace(connect=connect, loop=None, deadlines=None, kept={})
         self.check = verify.Verified(parse(text), destinations, verify.Memory(now, most),
                                      Asker(self.services, "m.example").ask)
-
-    async def _connect(self, path):
-        return over_socket(unix.connect(path))
 
     def _on_mail(self, _count):
         self.mails += 1
@@ -170,6 +171,17 @@ def test_a_destination_that_has_moved_is_asked_anew():
                                 old.check._memory, old.check._ask)
     assert [old.look(f"{name}@example.org").action for name in "ab"] == [NEXT, NEXT]
     assert (len(old.asked), len(new.asked)) == (1, 2)
+
+
+def test_of_our_own_services_no_session_is_kept():
+    """Each of them has a process."""
+    os.mkdir("run")
+    own = BUILT_IN["mailbox"]
+    with LmtpService(own.path, None, False, on_rcpt=lambda argument: GOOD) as service:
+        asker = Asker(SimpleNamespace(connect=connect, loop=None), "m.example")
+        for count in (1, 2):
+            assert run(asker.ask(own, "bob@example.org", 10.0)).said() == GOOD
+            assert service.sessions == count
 
 
 def test_nobody_listens():

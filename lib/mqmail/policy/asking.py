@@ -1,4 +1,5 @@
-"""Questions to LMTP services about recipients: sessions are kept for the next one."""
+"""Questions to LMTP services about recipients: sessions are kept for the next one, but for those with
+services of ours, of which each has a process."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from _socket import getaddrinfo
 from errno import EHOSTUNREACH, ETIMEDOUT
 
 from mqmail.base.waiter import Waiter
+from mqmail.control.destinations import BUILT_IN
 from mqmail.mail.address import needs_utf8
 from mqmail.net.expired import Expired
 from mqmail.net.session import Session
@@ -64,10 +66,10 @@ class Asker:
             session.close()
             return "the address does not fit into a command"
         idle = self._idle.setdefault(service, [])
-        if not session.broken and len(idle) < MOST_IDLE:
-            idle.append(session)
+        if session.broken or len(idle) >= MOST_IDLE or service == BUILT_IN.get(service.name):
+            session.close()         # of our own services each session has a process
         else:
-            session.close()
+            idle.append(session)
         if transaction.refused is not None:
             return transaction.refused.said()
         return transaction.verdicts[0] or session.broken

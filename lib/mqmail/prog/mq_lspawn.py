@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 CONTROL = ("me", "users", "localusers", "detaildelimiter", "concurrencylocal")
 MAILBOX, LOCAL = "run/mailbox.sock", "run/local.sock"
+# processes beyond those that mq-send has sessions with: whoever else asks (control/verify) has to wait
+# for none of its
+OTHERS = 2
 
 
 def main(argv: list[str]) -> int:
@@ -68,8 +71,9 @@ def main(argv: list[str]) -> int:
         sockets = daemon.listen("mq-lspawn", accounts)
     mailbox, local = sockets[MAILBOX], sockets[LOCAL]
     callers = None if accounts is None else accounts.callers(MAILBOX)
-    count = max(kept.control.concurrencylocal, 1)
-    dispatchers = account_deliveries(count) if kept.control.localusers == "passwd" else 0
+    most = max(kept.control.concurrencylocal, 1)
+    count = most + OTHERS
+    dispatchers = account_deliveries(most) + OTHERS if kept.control.localusers == "passwd" else 0
 
     def work(number: int) -> None:
         daemon.become("mq-local" if number < count else "mq-lspawn")
